@@ -1,0 +1,68 @@
+"""The switch seam: what a host asks of whatever moves its guests' packets. Implementations: `openvswitch`, `simulated`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pileus.messages import PortWiring
+
+
+class SwitchError(Exception):
+    """A port could not be plugged or wired. The text names the cause in one line."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A guest's network device. `fd` is open on it (no vnet header) and belongs to whoever called `open_tap`; -1 when simulated."""
+
+    name: str
+    fd: int
+
+
+@dataclass(frozen=True)
+class SwitchPort:
+    """A port found on the switch. `wired` is the generation its flows stand for (0: none yet)."""
+
+    port_id: str
+    tap: str
+    generation: int
+    wired: int
+
+
+class Switch(Protocol):
+    """Every call is idempotent and safe to cancel. Work touches the named ports' rows and flows only (law 4)."""
+
+    on_reset: Callable[[], None] | None
+    """Called when the switch itself was restarted and has lost its flows: every port must be wired again."""
+
+    async def start(self) -> None:
+        """Connect (starting the daemons where they are ours), make the bridge and its tables. Raises StartupError in one line."""
+
+    async def close(self) -> None:
+        """Let go; ports go on working."""
+
+    async def open_tap(self, port_id: str, mtu: int) -> Tap:
+        """The port's TAP, made if it is not there. Raises SwitchError."""
+
+    async def plug(self, port: PortWiring) -> None:
+        """The TAP becomes a switch port that carries port id and generation. Returns when the switch has applied it."""
+
+    async def wire(self, port: PortWiring) -> None:
+        """Local tag and flows: when this returns, packets pass. Raises SwitchError (no such port: `plug` first)."""
+
+    async def unplug(self, port_ids: Sequence[str]) -> None:
+        """Flows, switch ports and TAPs of these go, in one batch; a network's tag goes with its last port."""
+
+    async def ports(self) -> list[SwitchPort]:
+        """What is really there."""
+
+    def watch(self) -> AsyncIterator[SwitchPort]:
+        """Each port as it appears or changes its generation, from now on; those that stand are given first. (What the agent of
+        the `callback` signal learns its work from.)"""
+
+    async def dhcp_device(self, network_id: str, namespace: str, mac: str, mtu: int) -> str:
+        """A device of this network for its DHCP server, inside a network namespace; its name. Made if it is not there."""
+
+    async def remove_dhcp_device(self, network_id: str, namespace: str) -> None: ...

@@ -1,0 +1,173 @@
+"""What control plane, hosts and agents say to one another. Every message is a hint: the database is the truth.
+
+Encoded as msgpack by the bus, so nothing here may hold a live object. Times are Unix seconds (float).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Goal = Literal["running", "paused", "stopped", "absent"]
+"""What a host is asked to make of a guest."""
+
+PowerState = Literal["running", "paused", "stopped", "crashed", "absent"]
+"""What a guest is found to be."""
+
+PlugSignal = Literal["local", "callback"]
+
+
+class FixedIP(msgspec.Struct, frozen=True):
+    subnet_id: str
+    address: str
+
+
+class HostRoute(msgspec.Struct, frozen=True):
+    destination: str
+    nexthop: str
+
+
+class SubnetWiring(msgspec.Struct, frozen=True):
+    """What a host must know of a subnet: for DHCP, and for a guest's config drive."""
+
+    id: str
+    cidr: str
+    ip_version: int
+    gateway: str | None
+    enable_dhcp: bool
+    dhcp_address: str | None
+    """The address that the network's DHCP server uses in this subnet; None without DHCP."""
+    dns: list[str] = []
+    routes: list[HostRoute] = []
+
+
+class AddressPair(msgspec.Struct, frozen=True):
+    ip: str
+    """An address or a CIDR."""
+    mac: str
+
+
+class PortWiring(msgspec.Struct, frozen=True):
+    """All that a host needs to plug and wire one port. `generation` is the binding's: wired means wired at that generation."""
+
+    port_id: str
+    generation: int
+    network_id: str
+    network_type: Literal["local", "vlan"]
+    physical_network: str | None
+    segmentation_id: int | None
+    mtu: int
+    mac: str
+    fixed_ips: list[FixedIP]
+    subnets: list[SubnetWiring]
+    allowed_pairs: list[AddressPair] = []
+    port_security: bool = True
+    admin_up: bool = True
+    dns_name: str = ""
+
+
+class ImageRef(msgspec.Struct, frozen=True):
+    """An image as a host fetches it. Sizes in bytes; `virtual_size` is the disk that a guest sees."""
+
+    id: str
+    disk_format: Literal["raw", "qcow2", "aki", "ari", "ami"]
+    size: int
+    checksum: str
+    """SHA-512, hex: the host refuses data that does not match."""
+    virtual_size: int
+
+
+class BootSource(msgspec.Struct, frozen=True):
+    """What a guest starts from. No image at all: a blank disk."""
+
+    image: ImageRef | None = None
+    kernel: ImageRef | None = None
+    ramdisk: ImageRef | None = None
+    command_line: str = ""
+
+
+class GuestSpec(msgspec.Struct, frozen=True):
+    """The whole of one guest. Kept beside the guest on the host, so that a restarted host knows what it holds."""
+
+    server_id: str
+    name: str
+    hostname: str
+    project_id: str
+    user_id: str
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    """Size of the root disk; 0: as large as the image, no disk without an image."""
+    boot: BootSource
+    ports: list[PortWiring]
+    config_drive: bool = False
+    user_data: str | None = None
+    """Base64, as the API took it."""
+    metadata: dict[str, str] = {}
+    public_keys: dict[str, str] = {}
+    availability_zone: str = "nova"
+    flavor_name: str = ""
+    launch_index: int = 0
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """Control plane → host: make this server so. Sent again until answered; a host takes each generation once."""
+
+    server_id: str
+    generation: int
+    goal: Goal
+    action: str
+    """The action's name (create, reboot, …): `reboot` with goal `running` restarts a guest that already runs."""
+    spec: GuestSpec | None = None
+    hard: bool = False
+    """Without asking the guest (hard reboot, stop at once)."""
+    signal: PlugSignal = "local"
+    plug_timeout: float = 300.0
+    plug_fatal: bool = True
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """Host → control plane: this is how the server is, at the generation that the host has reached."""
+
+    server_id: str
+    host: str
+    generation: int
+    power: PowerState
+    done: bool = True
+    """False: a report from the middle (guest found paused after a restart, say); the generation is still being worked on."""
+    failed_step: str = ""
+    cause: str = ""
+    retry: bool = False
+    """With a failure: another host may succeed where this one did not."""
+    stamps: dict[str, float] = {}
+
+
+class PortLevel(msgspec.Struct, frozen=True):
+    """Agent → network service: what the agent made of a port. `failed` says why wiring did not work."""
+
+    port_id: str
+    host: str
+    generation: int
+    level: Literal["plugged", "wired", "failed", "gone"]
+    cause: str = ""
+
+
+class HostFacts(msgspec.Struct, frozen=True):
+    """What a host has, told with its heartbeat. Memory in MiB, disk in GiB."""
+
+    host: str
+    hypervisor_type: str
+    hypervisor_version: int
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    cpu_info: dict[str, str]
+    acceleration: str
+    acceleration_reason: str
+    address: str
+    availability_zone: str = "nova"
+    physical_networks: list[str] = []
+    network_types: list[str] = []
+    guests: int = 0
+    started_at: float = 0.0

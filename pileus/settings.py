@@ -1,0 +1,301 @@
+"""Every setting, as one typed tree. Sources, the later ones winning: defaults, a TOML file, PILEUS_* environment, flags.
+
+An environment variable names its setting with two underscores for the dot: `PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT=60`.
+A setting exists only if something reads it, does what its help says, and a test shows it (law 9).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from pileus.errors import StartupError
+
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A group of settings."""
+
+
+class Api(Section, frozen=True):
+    listen: Annotated[
+        str,
+        Meta(pattern=r"^\S+:\d+$", description="Address and port that the five APIs answer on."),
+    ] = "127.0.0.1:8774"
+    public_url: Annotated[
+        str, Meta(description="The URL that clients reach us by, written into the catalogue; empty: made from `listen`.")
+    ] = ""
+    max_body: Annotated[AtLeastOne, Meta(description="Largest accepted JSON body, in bytes (image uploads are not JSON).")] = 1 << 20
+    max_limit: Annotated[AtLeastOne, Meta(description="Most items of one page of a list.")] = 1000
+    drain: Annotated[Seconds, Meta(description="How long requests under way may take to finish when we are told to end.")] = 5.0
+
+
+class Identity(Section, frozen=True):
+    token_lifetime: Annotated[float, Meta(ge=60, description="Seconds that a token is good for.")] = 12 * 3600.0
+    key_rotation: Annotated[float, Meta(ge=60, description="Seconds after which a new Fernet key signs the tokens.")] = 24 * 3600.0
+
+
+class Image(Section, frozen=True):
+    max_size: Annotated[AtLeastOne, Meta(description="Largest image, in bytes.")] = 1 << 40
+    inspect_memory: Annotated[AtLeastOne, Meta(description="Memory limit of the qemu-img process that looks at an uploaded image, in bytes.")] = 1 << 30
+    inspect_timeout: Annotated[Seconds, Meta(description="Time limit of that process.")] = 30.0
+
+
+class Compute(Section, frozen=True):
+    plug_signal: Annotated[
+        Literal["local", "callback"],
+        Meta(description="Who tells a host that a port is ready: the agent beside it, or OpenStack's way by RPC, REST and RPC."),
+    ] = "local"
+    vif_plugging_timeout: Annotated[
+        Seconds, Meta(description="How long a guest waits, paused, for its network. With `callback` 0 means: do not wait.")
+    ] = 300.0
+    vif_plugging_is_fatal: Annotated[
+        bool, Meta(description="With `callback`: a network that does not come fails the server (true) or it starts without (false).")
+    ] = True
+    schedule_limit: Annotated[Seconds, Meta(description="Limit of choosing and claiming a host, all tries together.")] = 30.0
+    network_limit: Annotated[Seconds, Meta(description="Limit of one call to the network service.")] = 30.0
+    image_limit: Annotated[Seconds, Meta(description="Limit of getting the image onto the host.")] = 600.0
+    start_limit: Annotated[Seconds, Meta(description="Limit of starting the guest process, paused.")] = 30.0
+    plug_limit: Annotated[Seconds, Meta(description="Limit of making the TAP and the switch port.")] = 30.0
+    resend_interval: Annotated[
+        float, Meta(gt=0, description="A host that has not answered is sent its desired state again after this time, then after twice it, ….")
+    ] = 5.0
+    action_limit: Annotated[Seconds, Meta(description="Limit of a start, stop, reboot, pause, unpause or delete on a host that is up.")] = 120.0
+    shutdown_timeout: Annotated[Seconds, Meta(description="How long a guest may take to power off by itself before it is ended.")] = 60.0
+    heartbeat_interval: Annotated[float, Meta(gt=0, description="How often a host says that it lives, and what it has.")] = 10.0
+    service_down_time: Annotated[float, Meta(gt=0, description="A host not heard of for so long counts as down.")] = 60.0
+    cpu_allocation_ratio: Annotated[float, Meta(gt=0, description="Virtual CPUs offered for each real one.")] = 4.0
+    ram_allocation_ratio: Annotated[float, Meta(gt=0, description="Guest memory offered for each byte of real memory.")] = 1.0
+    disk_allocation_ratio: Annotated[float, Meta(gt=0, description="Guest disk offered for each byte of real disk.")] = 1.0
+    reserved_host_memory_mb: Annotated[Count, Meta(description="Memory of a host that is kept from guests, in MiB.")] = 512
+    availability_zone: Annotated[str, Meta(min_length=1, description="The availability zone of hosts.")] = "nova"
+
+
+class Quota(Section, frozen=True):
+    """Limits of a project that has none of its own; -1: no limit."""
+
+    instances: Annotated[int, Meta(ge=-1, description="Servers.")] = 100
+    cores: Annotated[int, Meta(ge=-1, description="Virtual CPUs of all servers.")] = 200
+    ram: Annotated[int, Meta(ge=-1, description="Memory of all servers, MiB.")] = 512000
+    key_pairs: Annotated[int, Meta(ge=-1, description="Key pairs of a user.")] = 100
+    metadata_items: Annotated[int, Meta(ge=-1, description="Metadata items of a server.")] = 128
+    network: Annotated[int, Meta(ge=-1, description="Networks.")] = 100
+    subnet: Annotated[int, Meta(ge=-1, description="Subnets.")] = 100
+    port: Annotated[int, Meta(ge=-1, description="Ports.")] = 500
+
+
+class Network(Section, frozen=True):
+    mtu: Annotated[int, Meta(ge=576, le=9216, description="MTU of networks that name none.")] = 1500
+    default_type: Annotated[
+        Literal["local", "vlan"], Meta(description="Type of networks made without one. `local` networks live on one host.")
+    ] = "local"
+    vlan_ranges: Annotated[
+        list[str],
+        Meta(description="Where tenant and provider VLANs come from: `physnet:first:last`, or `physnet` alone for provider networks only."),
+    ] = []
+    max_dns_nameservers: Annotated[Count, Meta(description="DNS servers of one subnet.")] = 5
+    max_host_routes: Annotated[Count, Meta(description="Host routes of one subnet.")] = 20
+    max_fixed_ips: Annotated[AtLeastOne, Meta(description="Fixed IPs of one port.")] = 5
+    dhcp_lease: Annotated[float, Meta(ge=120, description="Lease time of the DHCP servers, in seconds.")] = 86400.0
+    mac_prefix: Annotated[str, Meta(pattern=r"^([0-9a-f][02468ace])(:[0-9a-f]{2}){2}$", description="First half of generated MACs.")] = "fa:16:3e"
+    rpc_workers: Annotated[
+        AtLeastOne, Meta(description="Processes that take the agents' RPC. `pileus up` is one process, so more than 1 is refused there.")
+    ] = 1
+    send_events_interval: Annotated[
+        Seconds, Meta(description="With `callback`: after a notification, events for the compute API are gathered this long before the next.")
+    ] = 2.0
+    notify_timeout: Annotated[float, Meta(gt=0, description="Limit of one notification request to the compute API.")] = 30.0
+    report_interval: Annotated[Seconds, Meta(description="The agent gathers reports for this long before it sends them as one.")] = 0.0
+    rpc_timeout: Annotated[float, Meta(gt=0, description="Limit of one RPC of an agent; tried again after it.")] = 60.0
+    agent_down_time: Annotated[float, Meta(gt=0, description="An agent not heard of for so long counts as dead.")] = 75.0
+
+
+class Host(Section, frozen=True):
+    name: Annotated[str, Meta(description="Name of this host; empty: the machine's host name.")] = ""
+    hypervisor: Annotated[
+        Literal["auto", "qemu", "simulated"],
+        Meta(description="What runs guests; `auto`: QEMU where root, QEMU and Open vSwitch are there, else simulated."),
+    ] = "auto"
+    hosts: Annotated[AtLeastOne, Meta(description="How many hosts. More than 1 only simulated.")] = 1
+    acceleration: Annotated[
+        Literal["auto", "kvm", "tcg"], Meta(description="`auto` proves KVM in the background and uses TCG until it is proven.")
+    ] = "auto"
+    switch_db: Annotated[
+        str, Meta(description="OVSDB socket of a running Open vSwitch to use (unix:PATH); empty: daemons of our own in the state folder.")
+    ] = ""
+    bridge: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,12}$", description="Name of the integration bridge.")] = "br-int"
+    bridge_mappings: Annotated[
+        dict[str, str], Meta(description="Physical network → Linux device that carries its VLANs.")
+    ] = {}
+    guest_uid_base: Annotated[int, Meta(ge=1000, description="Guests run under numeric user ids of their own from here on.")] = 2_000_000_000
+    guest_uid_count: Annotated[AtLeastOne, Meta(description="How many such user ids there are: the most guests of this host.")] = 65536
+    console_cap: Annotated[int, Meta(ge=4096, description="Bytes kept of a guest's serial log.")] = 1 << 20
+    fetch_concurrency: Annotated[AtLeastOne, Meta(description="Images fetched at once.")] = 4
+    start_concurrency: Annotated[
+        Count, Meta(description="Guest processes started at once; 0: one for each core. What waits for the network does not count.")
+    ] = 0
+    delete_concurrency: Annotated[AtLeastOne, Meta(description="Guests removed at once, in the lane of their own.")] = 2
+    guest_emulator: Annotated[str, Meta(description="The QEMU program.")] = "qemu-system-x86_64"
+
+
+class Simulated(Section, frozen=True):
+    """The simulated hypervisor and switch of hollow hosts: seconds each step takes, and what goes wrong."""
+
+    vcpus: Annotated[AtLeastOne, Meta(description="CPUs of a hollow host.")] = 64
+    memory_mb: Annotated[AtLeastOne, Meta(description="Memory of a hollow host, MiB.")] = 262144
+    disk_gb: Annotated[AtLeastOne, Meta(description="Disk of a hollow host, GiB.")] = 4096
+    start: Annotated[Seconds, Meta(description="Starting a guest paused.")] = 0.0
+    stop: Annotated[Seconds, Meta(description="Ending a guest.")] = 0.0
+    plug: Annotated[Seconds, Meta(description="Adding a switch port.")] = 0.0
+    wire: Annotated[Seconds, Meta(description="Wiring a port.")] = 0.0
+    unplug: Annotated[Seconds, Meta(description="Removing a batch of ports.")] = 0.0
+    jitter: Annotated[float, Meta(ge=0, le=1, description="Latencies vary by this part, evenly.")] = 0.0
+    fail_start: Annotated[float, Meta(ge=0, le=1, description="Probability that a guest does not start.")] = 0.0
+    fail_wire: Annotated[float, Meta(ge=0, le=1, description="Probability that wiring a port fails.")] = 0.0
+
+
+class Settings(Section, frozen=True):
+    state: Annotated[str, Meta(min_length=1, description="The state folder: database, keys, images, guests, switch.")] = "pileus-state"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level that is logged.")] = "info"
+    api: Api = Api()
+    identity: Identity = Identity()
+    image: Image = Image()
+    compute: Compute = Compute()
+    quota: Quota = Quota()
+    network: Network = Network()
+    host: Host = Host()
+    simulated: Simulated = Simulated()
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """One setting as `pileus config` shows it."""
+
+    key: str
+    value: Any
+    origin: str
+    help: str
+    allowed: str
+
+
+def load(
+    file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """Settings and, for each key that is not at its default, where it came from.
+
+    `flags` maps dotted keys to values; None values are left out. Raises StartupError that names the key and what is allowed.
+    """
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if file is not None:
+        for key, value in _flatten(_read_toml(file)):
+            _put(tree, origins, key, value, str(file))
+    for name, value in (os.environ if environ is None else environ).items():
+        if name.startswith("PILEUS_"):
+            key = name.removeprefix("PILEUS_").lower().replace("__", ".")
+            _put(tree, origins, key, _from_text(key, value), f"environment {name}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(tree, origins, key, value, "command line")
+    try:
+        return msgspec.convert(tree, Settings, strict=False), origins
+    except msgspec.ValidationError as error:
+        raise _explain(error, origins) from None
+
+
+def describe(settings: Settings, origins: Mapping[str, str]) -> list[Origin]:
+    """Every setting with its value, origin and help, in the order of the tree."""
+    return [
+        Origin(key, _get(settings, key), origins.get(key, "default"), *_doc(kind)) for key, kind in _leaves(Settings)
+    ]
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise StartupError(f"settings file {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartupError(f"settings file {file}: {error}") from None
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    kinds = dict(_leaves(Settings))
+    for name, value in tree.items():
+        key = prefix + name
+        if isinstance(value, dict) and key not in kinds:
+            yield from _flatten(value, key + ".")
+        else:
+            yield key, value
+
+
+def _put(tree: dict[str, Any], origins: dict[str, str], key: str, value: Any, origin: str) -> None:
+    known = dict(_leaves(Settings))
+    if key not in known:
+        near = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+        hint = f"; did you mean {near[0]}?" if near else "; `pileus config` lists what there is"
+        raise StartupError(f"unknown setting {key!r} ({origin}){hint}")
+    *folders, leaf = key.split(".")
+    for folder in folders:
+        tree = tree.setdefault(folder, {})
+    tree[leaf] = value
+    origins[key] = origin
+
+
+def _from_text(key: str, text: str) -> Any:
+    """A list setting is written with commas, a table as key=value with commas; the rest is converted by its type."""
+    kind = dict(_leaves(Settings)).get(key)
+    base = get_origin(_bare(kind)) if kind is not None else None
+    if base is list:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if base is dict:
+        return dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
+    return text
+
+
+def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, kind in get_type_hints(section, include_extras=True).items():
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _leaves(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name, kind
+
+
+def _bare(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _doc(kind: Any) -> tuple[str, str]:
+    """Help and what is allowed, in words."""
+    metas = [m for m in get_args(kind)[1:] if isinstance(m, Meta)] if get_origin(kind) is Annotated else []
+    text = next((m.description for m in metas if m.description), "")
+    base = _bare(kind)
+    if get_origin(base) is Literal:
+        return text, " | ".join(map(str, get_args(base)))
+    parts = [getattr(base, "__name__", str(base))]
+    for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("pattern", "matching")):
+        parts += [f"{sign} {getattr(m, name)}" for m in metas if getattr(m, name) is not None]
+    return text, " ".join(parts)
+
+
+def _get(settings: Any, key: str) -> Any:
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    return settings
+
+
+def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> StartupError:
+    text, _, path = str(error).partition(" - at `$.")
+    key = path.rstrip("`").split("[")[0]
+    kinds = dict(_leaves(Settings))
+    if key not in kinds:
+        return StartupError(f"settings: {error}")
+    return StartupError(f"setting {key} ({origins.get(key, 'default')}): {text}; allowed: {_doc(kinds[key])[1]}")
