@@ -171,3 +171,71 @@ class HostFacts(msgspec.Struct, frozen=True):
     network_types: list[str] = []
     guests: int = 0
     started_at: float = 0.0
+
+
+class DeviceDetailsRequest(msgspec.Struct, frozen=True):
+    """Agent → network rpc worker (`get_devices_details_list`): what are these ports meant to be?"""
+
+    host: str
+    port_ids: list[str]
+
+
+class DeviceDetails(msgspec.Struct, frozen=True):
+    """Ports that are bound to the asking host; `unknown` ones exist no more or are bound elsewhere."""
+
+    ports: list[PortWiring]
+    unknown: list[str] = []
+
+
+class DeviceLevels(msgspec.Struct, frozen=True):
+    """Agent → network rpc worker (`update_device_list`), a batch."""
+
+    host: str
+    levels: list[PortLevel]
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """The answer to `DeviceLevels`: written down."""
+
+    count: int
+
+
+class HostEvent(msgspec.Struct, frozen=True):
+    """Compute API → host: an external event for a server that lives there."""
+
+    server_id: str
+    name: str
+    status: str
+    tag: str
+
+
+class HostReport(msgspec.Struct, frozen=True):
+    """Host → control plane after its start and now and then: all the guests it holds, and the generation of each."""
+
+    host: str
+    guests: dict[str, int]
+
+
+class PortsChanged(msgspec.Struct, frozen=True):
+    """Network service → agent: desired wiring of bound ports changed (new allowed pairs, admin state, subnet options)."""
+
+    ports: list[PortWiring]
+
+
+DETAILS = "network.rpc.get_devices_details_list"
+LEVELS = "network.rpc.update_device_list"
+OBSERVED = "compute.observed"
+HEARTBEAT = "host.heartbeat"
+REPORT = "host.report"
+
+
+def desired_subject(host: str) -> str:
+    return f"host.{host}.desired"
+
+
+def event_subject(host: str) -> str:
+    return f"host.{host}.events"
+
+
+def ports_subject(host: str) -> str:
+    return f"host.{host}.ports"

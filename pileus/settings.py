@@ -32,7 +32,8 @@ class Api(Section, frozen=True):
         Meta(pattern=r"^\S+:\d+$", description="Address and port that the five APIs answer on."),
     ] = "127.0.0.1:8774"
     public_url: Annotated[
-        str, Meta(description="The URL that clients reach us by, written into the catalogue; empty: made from `listen`.")
+        str,
+        Meta(description="The URL that clients reach us by, written into the catalogue; empty: made from `listen`."),
     ] = ""
     max_body: Annotated[AtLeastOne, Meta(description="Largest accepted JSON body, in bytes (image uploads are not JSON).")] = 1 << 20
     max_limit: Annotated[AtLeastOne, Meta(description="Most items of one page of a list.")] = 1000
@@ -46,7 +47,9 @@ class Identity(Section, frozen=True):
 
 class Image(Section, frozen=True):
     max_size: Annotated[AtLeastOne, Meta(description="Largest image, in bytes.")] = 1 << 40
-    inspect_memory: Annotated[AtLeastOne, Meta(description="Memory limit of the qemu-img process that looks at an uploaded image, in bytes.")] = 1 << 30
+    inspect_memory: Annotated[
+        AtLeastOne, Meta(description="Memory limit of the qemu-img process that looks at an uploaded image, in bytes.")
+    ] = 1 << 30
     inspect_timeout: Annotated[Seconds, Meta(description="Time limit of that process.")] = 30.0
 
 
@@ -56,10 +59,12 @@ class Compute(Section, frozen=True):
         Meta(description="Who tells a host that a port is ready: the agent beside it, or OpenStack's way by RPC, REST and RPC."),
     ] = "local"
     vif_plugging_timeout: Annotated[
-        Seconds, Meta(description="How long a guest waits, paused, for its network. With `callback` 0 means: do not wait.")
+        Seconds,
+        Meta(description="How long a guest waits, paused, for its network. With `callback` 0 means: do not wait."),
     ] = 300.0
     vif_plugging_is_fatal: Annotated[
-        bool, Meta(description="With `callback`: a network that does not come fails the server (true) or it starts without (false).")
+        bool,
+        Meta(description="With `callback`: a network that does not come fails the server (true) or it starts without (false)."),
     ] = True
     schedule_limit: Annotated[Seconds, Meta(description="Limit of choosing and claiming a host, all tries together.")] = 30.0
     network_limit: Annotated[Seconds, Meta(description="Limit of one call to the network service.")] = 30.0
@@ -67,9 +72,15 @@ class Compute(Section, frozen=True):
     start_limit: Annotated[Seconds, Meta(description="Limit of starting the guest process, paused.")] = 30.0
     plug_limit: Annotated[Seconds, Meta(description="Limit of making the TAP and the switch port.")] = 30.0
     resend_interval: Annotated[
-        float, Meta(gt=0, description="A host that has not answered is sent its desired state again after this time, then after twice it, ….")
+        float,
+        Meta(
+            gt=0,
+            description="A host that has not answered is sent its desired state again after this time, then after twice it, ….",
+        ),
     ] = 5.0
-    action_limit: Annotated[Seconds, Meta(description="Limit of a start, stop, reboot, pause, unpause or delete on a host that is up.")] = 120.0
+    action_limit: Annotated[Seconds, Meta(description="Limit of a start, stop, reboot, pause, unpause or delete on a host that is up.")] = (
+        120.0
+    )
     shutdown_timeout: Annotated[Seconds, Meta(description="How long a guest may take to power off by itself before it is ended.")] = 60.0
     heartbeat_interval: Annotated[float, Meta(gt=0, description="How often a host says that it lives, and what it has.")] = 10.0
     service_down_time: Annotated[float, Meta(gt=0, description="A host not heard of for so long counts as down.")] = 60.0
@@ -96,7 +107,8 @@ class Quota(Section, frozen=True):
 class Network(Section, frozen=True):
     mtu: Annotated[int, Meta(ge=576, le=9216, description="MTU of networks that name none.")] = 1500
     default_type: Annotated[
-        Literal["local", "vlan"], Meta(description="Type of networks made without one. `local` networks live on one host.")
+        Literal["local", "vlan"],
+        Meta(description="Type of networks made without one. `local` networks live on one host."),
     ] = "local"
     vlan_ranges: Annotated[
         list[str],
@@ -106,12 +118,16 @@ class Network(Section, frozen=True):
     max_host_routes: Annotated[Count, Meta(description="Host routes of one subnet.")] = 20
     max_fixed_ips: Annotated[AtLeastOne, Meta(description="Fixed IPs of one port.")] = 5
     dhcp_lease: Annotated[float, Meta(ge=120, description="Lease time of the DHCP servers, in seconds.")] = 86400.0
-    mac_prefix: Annotated[str, Meta(pattern=r"^([0-9a-f][02468ace])(:[0-9a-f]{2}){2}$", description="First half of generated MACs.")] = "fa:16:3e"
+    mac_prefix: Annotated[str, Meta(pattern=r"^([0-9a-f][02468ace])(:[0-9a-f]{2}){2}$", description="First half of generated MACs.")] = (
+        "fa:16:3e"
+    )
     rpc_workers: Annotated[
-        AtLeastOne, Meta(description="Processes that take the agents' RPC. `pileus up` is one process, so more than 1 is refused there.")
+        AtLeastOne,
+        Meta(description="Processes that take the agents' RPC. `pileus up` is one process, so more than 1 is refused there."),
     ] = 1
     send_events_interval: Annotated[
-        Seconds, Meta(description="With `callback`: after a notification, events for the compute API are gathered this long before the next.")
+        Seconds,
+        Meta(description="With `callback`: after a notification, events for the compute API are gathered this long before the next."),
     ] = 2.0
     notify_timeout: Annotated[float, Meta(gt=0, description="Limit of one notification request to the compute API.")] = 30.0
     report_interval: Annotated[Seconds, Meta(description="The agent gathers reports for this long before it sends them as one.")] = 0.0
@@ -127,21 +143,24 @@ class Host(Section, frozen=True):
     ] = "auto"
     hosts: Annotated[AtLeastOne, Meta(description="How many hosts. More than 1 only simulated.")] = 1
     acceleration: Annotated[
-        Literal["auto", "kvm", "tcg"], Meta(description="`auto` proves KVM in the background and uses TCG until it is proven.")
+        Literal["auto", "kvm", "tcg"],
+        Meta(description="`auto` proves KVM in the background and uses TCG until it is proven."),
     ] = "auto"
     switch_db: Annotated[
-        str, Meta(description="OVSDB socket of a running Open vSwitch to use (unix:PATH); empty: daemons of our own in the state folder.")
+        str,
+        Meta(description="OVSDB socket of a running Open vSwitch to use (unix:PATH); empty: daemons of our own in the state folder."),
     ] = ""
     bridge: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,12}$", description="Name of the integration bridge.")] = "br-int"
-    bridge_mappings: Annotated[
-        dict[str, str], Meta(description="Physical network → Linux device that carries its VLANs.")
-    ] = {}
-    guest_uid_base: Annotated[int, Meta(ge=1000, description="Guests run under numeric user ids of their own from here on.")] = 2_000_000_000
+    bridge_mappings: Annotated[dict[str, str], Meta(description="Physical network → Linux device that carries its VLANs.")] = {}
+    guest_uid_base: Annotated[int, Meta(ge=1000, description="Guests run under numeric user ids of their own from here on.")] = (
+        2_000_000_000
+    )
     guest_uid_count: Annotated[AtLeastOne, Meta(description="How many such user ids there are: the most guests of this host.")] = 65536
     console_cap: Annotated[int, Meta(ge=4096, description="Bytes kept of a guest's serial log.")] = 1 << 20
     fetch_concurrency: Annotated[AtLeastOne, Meta(description="Images fetched at once.")] = 4
     start_concurrency: Annotated[
-        Count, Meta(description="Guest processes started at once; 0: one for each core. What waits for the network does not count.")
+        Count,
+        Meta(description="Guest processes started at once; 0: one for each core. What waits for the network does not count."),
     ] = 0
     delete_concurrency: Annotated[AtLeastOne, Meta(description="Guests removed at once, in the lane of their own.")] = 2
     guest_emulator: Annotated[str, Meta(description="The QEMU program.")] = "qemu-system-x86_64"
@@ -213,9 +232,7 @@ def load(
 
 def describe(settings: Settings, origins: Mapping[str, str]) -> list[Origin]:
     """Every setting with its value, origin and help, in the order of the tree."""
-    return [
-        Origin(key, _get(settings, key), origins.get(key, "default"), *_doc(kind)) for key, kind in _leaves(Settings)
-    ]
+    return [Origin(key, _get(settings, key), origins.get(key, "default"), *_doc(kind)) for key, kind in _leaves(Settings)]
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

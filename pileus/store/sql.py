@@ -1,0 +1,38 @@
+"""The few statements that engines spell differently, and rows as dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Executable, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pileus.store import Tx
+
+Row = dict[str, Any]
+
+
+def _insert(tx: Tx, table: Table) -> Any:
+    return sqlite.insert(table) if tx.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def insert_new(tx: Tx, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert unless a unique key stands in the way; whether it was inserted. (An error would spoil the transaction on PostgreSQL.)"""
+    statement = _insert(tx, table).values(**values).on_conflict_do_nothing()
+    return tx.execute(statement).rowcount == 1
+
+
+def upsert(tx: Tx, table: Table, keys: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Insert keys + values, or set the values where the keys (a unique index) are there already."""
+    statement = _insert(tx, table).values(**keys, **values)
+    tx.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=dict(values)))
+
+
+def rows(tx: Tx, statement: Executable) -> list[Row]:
+    return [dict(row) for row in tx.execute(statement).mappings()]
+
+
+def first(tx: Tx, statement: Executable) -> Row | None:
+    row = tx.execute(statement).mappings().first()
+    return None if row is None else dict(row)

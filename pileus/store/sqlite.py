@@ -1,0 +1,175 @@
+"""SQLite: WAL, one writer thread that commits what waits as a group, and a few reader threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, NamedTuple
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from pileus.errors import StartupError, Unavailable
+from pileus.store import P, T, Tx
+from pileus.store.schema import VERSION, json_dumps, json_loads, metadata
+
+READERS = 2
+GROUP = 64
+"""Most transactions of one commit: bounds what a slow one among them delays."""
+LIMIT = 30.0
+"""Seconds that a caller waits for its transaction."""
+
+
+class _Job(NamedTuple):
+    fn: Callable[[Connection], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+
+class SqliteStore:
+    """See `pileus.store.Store`. Open with `SqliteStore.open`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._local = threading.local()
+        self._open_readers: list[Connection] = []
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open(cls, path: Path) -> SqliteStore:
+        """Open or make the database file. Raises StartupError (unreadable, or made by a newer Pileus)."""
+        engine = create_engine(
+            f"sqlite:///{path}",
+            poolclass=NullPool,
+            json_serializer=json_dumps,
+            json_deserializer=json_loads,
+            connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10.0},
+        )
+        event.listen(engine, "connect", _pragmas)
+        try:
+            with engine.connect() as connection:
+                found = connection.execute(text("PRAGMA user_version")).scalar_one()
+                if found > VERSION:
+                    raise StartupError(f"{path} was made by a newer Pileus (schema {found}, this one knows {VERSION}): upgrade Pileus")
+                if found == 0:
+                    connection.execute(text("BEGIN IMMEDIATE"))
+                    metadata.create_all(connection, checkfirst=True)
+                    connection.execute(text(f"PRAGMA user_version = {VERSION}"))
+                    connection.execute(text("COMMIT"))
+        except OperationalError as error:
+            raise StartupError(f"database {path}: {error.orig}") from None
+        except sqlite3.DatabaseError as error:
+            raise StartupError(f"database {path}: {error}") from None
+        return cls(engine)
+
+    async def read(self, fn: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._readers, self._read, lambda tx: fn(tx, *args, **kwargs))
+        return await _limited(future)
+
+    async def write(self, fn: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(lambda tx: fn(tx, *args, **kwargs), loop, future))
+        return await _limited(future)
+
+    async def close(self) -> None:
+        self._jobs.put(None)
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        for connection in self._open_readers:
+            connection.close()
+        self._engine.dispose()
+
+    def _read(self, fn: Callable[[Connection], T]) -> T:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._engine.connect()
+            self._open_readers.append(connection)
+        connection.exec_driver_sql("BEGIN")
+        try:
+            return fn(connection)
+        finally:
+            connection.exec_driver_sql("ROLLBACK")
+
+    def _write_loop(self) -> None:
+        with self._engine.connect() as connection:
+            while (job := self._jobs.get()) is not None:
+                group, ending = self._gather(job)
+                _settle(self._commit(connection, group))
+                if ending:
+                    return
+
+    def _gather(self, job: _Job) -> tuple[list[_Job], bool]:
+        group = [job]
+        while len(group) < GROUP:
+            try:
+                more = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                return group, True
+            group.append(more)
+        return group, False
+
+    def _commit(self, connection: Connection, group: list[_Job]) -> list[tuple[_Job, Any, BaseException | None]]:
+        """Run each job in its own savepoint and commit them together; what each came to."""
+        outcomes: list[tuple[_Job, Any, BaseException | None]] = []
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            for job in group:
+                connection.exec_driver_sql("SAVEPOINT job")
+                try:
+                    outcomes.append((job, job.fn(connection), None))
+                    connection.exec_driver_sql("RELEASE job")
+                except Exception as error:
+                    connection.exec_driver_sql("ROLLBACK TO job")
+                    connection.exec_driver_sql("RELEASE job")
+                    outcomes.append((job, None, error))
+            connection.exec_driver_sql("COMMIT")
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                connection.exec_driver_sql("ROLLBACK")
+            unavailable = Unavailable(f"the database could not commit: {getattr(error, 'orig', error)}")
+            return [(job, None, unavailable) for job in group]
+        return outcomes
+
+
+def _pragmas(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _settle(outcomes: list[tuple[_Job, Any, BaseException | None]]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Any, BaseException | None]]] = {}
+    for outcome in outcomes:
+        by_loop.setdefault(outcome[0].loop, []).append(outcome)
+    for loop, mine in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_deliver, mine)
+
+
+def _deliver(outcomes: list[tuple[_Job, Any, BaseException | None]]) -> None:
+    for job, value, error in outcomes:
+        if job.future.done():
+            continue
+        if error is not None:
+            job.future.set_exception(error)
+        else:
+            job.future.set_result(value)
+
+
+async def _limited(future: asyncio.Future[T]) -> T:
+    try:
+        return await asyncio.wait_for(future, LIMIT)
+    except TimeoutError:
+        raise Unavailable(f"the database did not answer within {LIMIT:.0f} s; try again") from None
