@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 import shutil
+import socket
 import stat
+import struct
 import subprocess
 import tempfile
-from collections.abc import Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from pileus.host import netlink
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # --- Processes under another user id -------------------------------------------------------------------------------------
 
@@ -61,8 +74,250 @@ def kvm_for_all_in_this_thread() -> None:
             _check(_libc().umount2(folder.encode(), _MNT_DETACH), "unmounting a folder for /dev/kvm")
 
 
+# --- TAPs ----------------------------------------------------------------------------------------------------------------
+
+TAP_PREFIX = "tap"
+
+_TUN = "/dev/net/tun"
+_TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
+_IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
+_SIOCGIFADDR = 0x8915
+_DELETE_GROUP = 0x70696C65
+"""Link group that devices are put into to be removed together."""
+
+
+def tap_name(port_id: str) -> str:
+    """The name of a port's TAP: 14 characters, as Linux allows 15."""
+    return TAP_PREFIX + port_id[:11]
+
+
+def open_tap(name: str, mtu: int) -> int:
+    """Make a persistent TAP (or attach to it), set its MTU, bring it up; an fd without vnet header, open on it.
+
+    -1 where the TAP is there and another process (its guest) holds it: a TAP has one holder. Raises OSError.
+    """
+    fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+        fcntl.ioctl(fd, _TUNSETPERSIST, 1)
+    except OSError as error:
+        os.close(fd)
+        if error.errno != errno.EBUSY or not link_exists(name):
+            raise
+        fd = -1
+    try:
+        _mute(name)
+        netlink.set_link(name, mtu=mtu, up=True)
+    except OSError:
+        if fd >= 0:
+            os.close(fd)
+        raise
+    return fd
+
+
+def tap_is_held(name: str) -> bool:
+    """Whether a process has this TAP open. False when it is not there."""
+    if not link_exists(name):
+        return False
+    fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return True
+        raise
+    finally:
+        os.close(fd)
+    return False
+
+
+def list_taps() -> list[str]:
+    """All devices here that are named like our TAPs."""
+    return [name for name in netlink.link_names() if name.startswith(TAP_PREFIX)]
+
+
+# --- Network devices -----------------------------------------------------------------------------------------------------
+
+
+def link_exists(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def delete_links(names: Sequence[str]) -> None:
+    """Remove devices, those held open too; what is not there is skipped. Several go in one batch. Raises OSError."""
+    there = [name for name in names if link_exists(name)]
+    if len(there) == 1:
+        with _unless_gone():
+            netlink.delete_link(there[0])
+    elif there:
+        for name in there:
+            with _unless_gone():
+                netlink.set_link(name, group=_DELETE_GROUP)
+        with _unless_gone():
+            netlink.delete_group(_DELETE_GROUP)
+
+
+def has_address(name: str) -> bool:
+    """Whether a device carries an IPv4 address of this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        try:
+            fcntl.ioctl(channel, _SIOCGIFADDR, struct.pack("16s24x", name.encode()))
+        except OSError:
+            return False
+    return True
+
+
+def move_link(name: str, namespace: str, *, mac: str | None = None, mtu: int | None = None) -> None:
+    """Move a device from the calling thread's namespace into a named one, with MAC and MTU; it is down there. Raises OSError."""
+    handle = os.open(namespace_path(namespace), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netlink.set_link(name, mac=mac, mtu=mtu, namespace_fd=handle)
+    finally:
+        os.close(handle)
+
+
+def _mute(name: str) -> None:
+    """Keep the machine's own IPv6 off a device that carries guests' packets."""
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.ESRCH):
+            raise
+
+
+# --- Network namespaces --------------------------------------------------------------------------------------------------
+
+_RUN = Path("/run/netns")
+_CLONE_NEWNET = 0x40000000
+
+
+def namespace_path(name: str) -> Path:
+    """Where a named network namespace is kept; `ip netns` looks there too."""
+    return _RUN / name
+
+
+def create_namespace(name: str) -> None:
+    """Make a named network namespace with `lo` up; nothing happens if it is there. Raises OSError."""
+    if _is_namespace(name):
+        return
+    _run_in_thread(lambda: _create_namespace(name))
+
+
+def delete_namespace(name: str) -> None:
+    """Remove a namespace's name; it ends with the last process in it. Unknown: nothing."""
+    path = namespace_path(name)
+    with contextlib.suppress(OSError):
+        _check(_libc().umount2(str(path).encode(), _MNT_DETACH), f"unmounting {path}")
+    path.unlink(missing_ok=True)
+
+
+def list_namespaces(prefix: str = "") -> list[str]:
+    """Named network namespaces whose name starts so."""
+    try:
+        return sorted(entry.name for entry in _RUN.iterdir() if entry.name.startswith(prefix))
+    except FileNotFoundError:
+        return []
+
+
+def enter_namespace(name: str) -> None:
+    """The calling thread (and what it spawns) is in that namespace from now on. Raises OSError."""
+    handle = os.open(namespace_path(name), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc().setns(handle, _CLONE_NEWNET), f"entering network namespace {name}")
+    finally:
+        os.close(handle)
+
+
+class Namespace:
+    """A thread that stays in one network namespace; "" is the one that Pileus runs in. Opening one over and over is what costs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"netns-{name}")
+        self._entered = threading.local()
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function inside. What it raises comes through; OSError also when the namespace is not there."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._call(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Let go of the namespace, without waiting for what still runs."""
+        self._thread.shutdown(wait=False)
+
+    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self.name and not getattr(self._entered, "yes", False):
+            enter_namespace(self.name)
+            self._entered.yes = True
+        return function(*args, **kwargs)
+
+
+async def run_in_namespace(name: str, argv: Sequence[str], *, limit: float) -> tuple[int, str]:
+    """Run a program in a namespace to its end: exit code, and what it wrote to both outputs.
+
+    Raises OSError (no such namespace or program) and TimeoutError after `limit` seconds, when it has been killed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        "ip", "netns", "exec", name, *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), limit)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await asyncio.shield(process.wait())
+    return process.returncode or 0, output.decode(errors="replace")
+
+
+def _create_namespace(name: str) -> None:
+    """Runs in a thread of its own that ends inside the new namespace."""
+    _RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        _mount("none", str(_RUN), "", _MS_SHARED | _MS_REC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # Not a mount point yet: it must be one, and shared, for the names to be seen by everybody.
+        _mount(str(_RUN), str(_RUN), "", _MS_BIND | _MS_REC)
+        _mount("none", str(_RUN), "", _MS_SHARED | _MS_REC)
+    path = namespace_path(name)
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
+    try:
+        _check(_libc().unshare(_CLONE_NEWNET), "a new network namespace")
+        _mount("/proc/thread-self/ns/net", str(path), "", _MS_BIND)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    netlink.set_link("lo", up=True)
+
+
+def _is_namespace(name: str) -> bool:
+    """A name without a mount on it is what a killed creation left behind."""
+    path = namespace_path(name)
+    try:
+        return path.stat().st_dev != _RUN.stat().st_dev
+    except FileNotFoundError:
+        return False
+
+
+def _run_in_thread(function: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(function).result()
+
+
+# --- Shared --------------------------------------------------------------------------------------------------------------
+
 _CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_REC, _MS_SLAVE = 4096, 16384, 1 << 19
+_MS_BIND, _MS_REC, _MS_SLAVE, _MS_SHARED = 4096, 16384, 1 << 19, 1 << 20
 _MNT_DETACH = 2
 
 
