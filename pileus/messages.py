@@ -209,11 +209,35 @@ class HostEvent(msgspec.Struct, frozen=True):
     tag: str
 
 
+class GuestNow(msgspec.Struct, frozen=True):
+    generation: int
+    power: PowerState
+
+
 class HostReport(msgspec.Struct, frozen=True):
-    """Host → control plane after its start and now and then: all the guests it holds, and the generation of each."""
+    """Host → control plane after its start and now and then: all the guests it holds, as they are."""
 
     host: str
-    guests: dict[str, int]
+    guests: dict[str, GuestNow]
+
+
+class ReadinessRequest(msgspec.Struct, frozen=True):
+    """Host → compute: what level have these ports? Asked before a wait is given up."""
+
+    port_ids: list[str]
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Port id → the generation at which it is wired, and at which it failed (0: never)."""
+
+    wired: dict[str, int]
+    failed: dict[str, int]
+
+
+class ActionHint(msgspec.Struct, frozen=True):
+    """There is work: these actions are due."""
+
+    ids: list[str]
 
 
 class PortsChanged(msgspec.Struct, frozen=True):
@@ -225,6 +249,8 @@ class PortsChanged(msgspec.Struct, frozen=True):
 DETAILS = "network.rpc.get_devices_details_list"
 LEVELS = "network.rpc.update_device_list"
 OBSERVED = "compute.observed"
+READINESS = "compute.readiness"
+ACTIONS = "compute.actions"
 HEARTBEAT = "host.heartbeat"
 REPORT = "host.report"
 

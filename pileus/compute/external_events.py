@@ -1,0 +1,63 @@
+"""External events: what the network service tells of ports, handed on to the host of the server.
+
+Source: Nova's api-ref, `POST /os-server-external-events`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from pileus.bus import Bus
+from pileus.compute.tables import servers
+from pileus.messages import HostEvent, event_subject
+from pileus.store import Store, Tx
+
+NEEDS_TAG = frozenset({"network-vif-plugged", "network-vif-unplugged", "network-vif-deleted", "volume-extended", "volume-reimaged"})
+"""Names that say nothing without a tag."""
+
+
+@dataclass(frozen=True)
+class Event:
+    name: str
+    server_uuid: str
+    status: str = "completed"
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one event: `code` 200, 400, 404 or 422; `status` as answered."""
+
+    event: Event
+    status: str
+    code: int
+
+
+async def deliver(store: Store, bus: Bus, events: Sequence[Event]) -> list[Outcome]:
+    """Hand the good events to their servers' hosts, whatever the others are. 200 means sent, as in Nova."""
+    hosts = await store.read(_hosts_of, sorted({event.server_uuid for event in events}))
+    outcomes = [_judge(event, hosts) for event in events]
+    for outcome in outcomes:
+        host = hosts.get(outcome.event.server_uuid)
+        if outcome.code == 200 and host is not None:
+            event = outcome.event
+            await bus.publish(event_subject(host), HostEvent(event.server_uuid, event.name, event.status, event.tag or ""))
+    return outcomes
+
+
+def _judge(event: Event, hosts: dict[str, str | None]) -> Outcome:
+    if event.server_uuid not in hosts:
+        return Outcome(event, "failed", 404)
+    if hosts[event.server_uuid] is None:
+        return Outcome(event, "failed", 422)
+    if event.name in NEEDS_TAG and not event.tag:
+        return Outcome(event, "failed", 400)
+    return Outcome(event, event.status, 200)
+
+
+def _hosts_of(tx: Tx, ids: Sequence[str]) -> dict[str, str | None]:
+    found = tx.execute(select(servers.c.id, servers.c.host).where(servers.c.id.in_(ids), servers.c.deleted_at.is_(None)))
+    return {row.id: row.host for row in found}

@@ -1,0 +1,167 @@
+"""Servers: made, listed, changed, and told what to become. Transaction functions; what takes time is the worker's."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, select, update
+
+from pileus.clients.network import RequestedNic
+from pileus.compute import actions, quotas
+from pileus.compute.lifecycle import VERBS, begin, refusal
+from pileus.compute.tables import servers
+from pileus.context import Context
+from pileus.errors import Conflict, NotFound
+from pileus.settings import Settings
+from pileus.store import Tx
+from pileus.store.paging import Page, fetch
+from pileus.store.sql import Row, first
+
+
+@dataclass(frozen=True)
+class NewServer:
+    """A create request, found good. `flavor` is the snapshot that the server keeps."""
+
+    name: str
+    flavor: Mapping[str, Any]
+    nics: Sequence[RequestedNic]
+    image_id: str | None = None
+    description: str | None = None
+    hostname: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    key_name: str | None = None
+    public_keys: Mapping[str, str] = field(default_factory=dict)
+    user_data: str | None = None
+    config_drive: bool = False
+    zone: str | None = None
+    forced_host: str | None = None
+
+
+def hostname_of(name: str, server_id: str) -> str:
+    """A host name from a server's name, as Nova makes one."""
+    clean = re.sub(r"[^a-z0-9.-]", "", re.sub(r"[ _]", "-", name.lower())).strip(".-")[:63].strip(".-")
+    return clean or f"server-{server_id}"
+
+
+def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, count: int, limit: float) -> tuple[list[Row], list[str]]:
+    """`count` servers with their create actions, all or none; rows and action ids. Raises OverQuota."""
+    flavor = wanted.flavor
+    quotas.take(tx, settings.quota, context.project, instances=count, cores=count * flavor["vcpus"], ram=count * flavor["ram"])
+    now = time.time()
+    reservation = "r-" + uuid.uuid4().hex[:8]
+    made: list[Row] = []
+    for index in range(count):
+        server_id = str(uuid.uuid4())
+        name = wanted.name if count == 1 else f"{wanted.name}-{index + 1}"
+        made.append(
+            {
+                "id": server_id,
+                "project_id": context.project,
+                "user_id": context.user_id,
+                "name": name,
+                "hostname": wanted.hostname or hostname_of(name, server_id),
+                "description": wanted.description,
+                "reservation_id": reservation,
+                "launch_index": index,
+                "metadata": dict(wanted.metadata),
+                "flavor": dict(flavor),
+                "image_id": wanted.image_id,
+                "key_name": wanted.key_name,
+                "public_keys": dict(wanted.public_keys),
+                "user_data": wanted.user_data,
+                "config_drive": wanted.config_drive,
+                "zone": wanted.zone,
+                "forced_host": wanted.forced_host,
+                "nics": [asdict(nic) for nic in wanted.nics],
+                "host": None,
+                "vm_state": "building",
+                "task_state": VERBS["create"].task,
+                "power": "absent",
+                "locked": False,
+                "generation": 1,
+                "lease_until": 0.0,
+                "fault": None,
+                "created_at": now,
+                "updated_at": now,
+                "launched_at": None,
+                "deleted_at": None,
+            }
+        )
+    tx.execute(servers.insert(), made)
+    return made, [actions.new(tx, context, VERBS["create"], server, limit=limit) for server in made]
+
+
+def get(tx: Tx, context: Context, server_id: str, *, deleted: bool = False) -> Row:
+    """Raises NotFound, also for another project's server."""
+    row = first(tx, select(servers).where(servers.c.id == server_id))
+    if row is None or not context.sees(row["project_id"]) or (row["deleted_at"] is not None and not deleted):
+        raise NotFound(f"Instance {server_id} could not be found.")
+    return row
+
+
+SORTABLE: dict[str, ColumnElement[Any]] = {
+    "id": servers.c.id,
+    "uuid": servers.c.id,
+    "created_at": servers.c.created_at,
+    "updated_at": servers.c.updated_at,
+    "display_name": servers.c.name,
+    "name": servers.c.name,
+    "vm_state": servers.c.vm_state,
+    "task_state": func.coalesce(servers.c.task_state, ""),
+    "host": func.coalesce(servers.c.host, ""),
+    "node": func.coalesce(servers.c.host, ""),
+    "project_id": servers.c.project_id,
+    "user_id": servers.c.user_id,
+    "launched_at": func.coalesce(servers.c.launched_at, 0.0),
+    "key_name": func.coalesce(servers.c.key_name, ""),
+    "image_ref": func.coalesce(servers.c.image_id, ""),
+    "availability_zone": func.coalesce(servers.c.zone, ""),
+    "power_state": servers.c.power,
+    "display_description": func.coalesce(servers.c.description, ""),
+    "instance_type_id": servers.c.flavor["id"].as_string(),
+    "launch_index": servers.c.launch_index,
+    "config_drive": servers.c.config_drive,
+    "locked": servers.c.locked,
+    "hostname": servers.c.hostname,
+}
+
+
+def page(tx: Tx, where: Sequence[ColumnElement[bool]], wanted: Page) -> list[Row]:
+    """One page of servers. `where` scopes and filters."""
+    statement: Select[Any] = select(servers).where(*where)
+    return fetch(tx, statement, wanted, id_column=servers.c.id, sortable=SORTABLE)
+
+
+def change(tx: Tx, context: Context, server_id: str, **values: Any) -> Row:
+    """Change what is only written down (name, description, metadata, lock). Raises NotFound."""
+    get(tx, context, server_id)
+    tx.execute(update(servers).where(servers.c.id == server_id).values(updated_at=time.time(), **values))
+    return get(tx, context, server_id)
+
+
+def act(tx: Tx, context: Context, server_id: str, verb_name: str, *, limit: float, hard: bool = False) -> str:
+    """Accept a verb: the server's new generation and a due action; the action's id.
+
+    Raises NotFound, and Conflict in OpenStack's words where the server's state forbids it. A delete of what is being deleted is
+    taken again without effect: the id of the action under way.
+    """
+    server = get(tx, context, server_id)
+    verb = VERBS[verb_name]
+    state = actions.state_of(server)
+    if state.locked and not context.is_admin:
+        raise Conflict(f"Instance {server_id} is locked")
+    if (why := refusal(verb, state, server_id)) is not None:
+        raise Conflict(why)
+    under_way = actions.open_of(tx, server_id)
+    if under_way is not None and under_way["name"] == "delete":
+        return str(under_way["id"])
+    actions.overtake(tx, server_id, verb.name)
+    after = begin(verb, state)
+    values = {"task_state": after.task_state, "generation": after.generation, "updated_at": time.time()}
+    tx.execute(update(servers).where(servers.c.id == server_id).values(**values))
+    return actions.new(tx, context, verb, server | values, hard=hard, limit=limit)

@@ -1,0 +1,82 @@
+"""The compute service as its API sees it: the store, the other services, and the few things that need more than one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pileus.bus import Bus
+from pileus.clients.image import ImageClient
+from pileus.clients.network import NetworkClient, Requested
+from pileus.clients.placement import PlacementClient
+from pileus.compute import servers
+from pileus.compute.lifecycle import VERBS
+from pileus.compute.servers import NewServer
+from pileus.context import Context
+from pileus.errors import BadRequest
+from pileus.messages import ACTIONS, ActionHint
+from pileus.settings import Settings
+from pileus.store import Store
+from pileus.store.sql import Row
+
+
+@dataclass
+class Compute:
+    """What compute is made of. The worker (`pileus.compute.worker`) does the durable work."""
+
+    store: Store
+    bus: Bus
+    settings: Settings
+    image: ImageClient
+    network: NetworkClient
+    placement: PlacementClient
+
+    @property
+    def create_limit(self) -> float:
+        """Seconds after which a create that nobody finished is over: all limits of its steps, twice (one try elsewhere)."""
+        s = self.settings.compute
+        return 2 * (s.schedule_limit + s.network_limit + s.image_limit + s.plug_limit + s.start_limit + s.vif_plugging_timeout)
+
+    async def create(self, context: Context, wanted: NewServer, requested: Requested, *, count: int) -> list[Row]:
+        """Check networks and image, write servers and their actions down in one transaction, hint a worker.
+
+        Raises what the image and network services raise, BadRequest for a flavor too small for the image, OverQuota.
+        """
+        checked = await self.network.check(context, requested, count=count)
+        if wanted.image_id is not None:
+            await self._check_image(context, wanted)
+        wanted = NewServer(**{**wanted.__dict__, "nics": checked.nics})
+        made, ids = await self.store.write(servers.create, self.settings, context, wanted, count=count, limit=self.create_limit)
+        await self.hint(ids)
+        return made
+
+    async def act(self, context: Context, server_id: str, verb: str, *, hard: bool = False) -> None:
+        """Accept a verb of the lifecycle (`start`, `delete`, …) and hint a worker. Raises NotFound or Conflict."""
+        s = self.settings.compute
+        limit = s.action_limit + s.shutdown_timeout
+        if "allocate" in VERBS[verb].plan:
+            limit += s.vif_plugging_timeout + s.image_limit
+        action_id = await self.store.write(servers.act, context, server_id, verb, limit=limit, hard=hard)
+        await self.hint([action_id])
+
+    async def hint(self, ids: list[str]) -> None:
+        """Actions are due. Only a hint: the sweep finds them as well."""
+        await self.bus.publish(ACTIONS, ActionHint(ids))
+
+    async def _check_image(self, context: Context, wanted: NewServer) -> None:
+        """Raises BadRequest with what Nova would say of a flavor that is too small or an image that is not ready."""
+        assert wanted.image_id is not None
+        image = await self.image.show(context, wanted.image_id)
+        flavor = wanted.flavor
+        if image.status != "active":
+            raise BadRequest(f"Image {image.id} is not active.")
+        if flavor["ram"] < image.min_ram:
+            raise BadRequest(f"Flavor's memory is too small for requested image: it needs {image.min_ram} MiB.")
+        disk = flavor["disk"]
+        if disk and disk < image.min_disk:
+            raise BadRequest(
+                f"Flavor's disk is too small for requested image. Flavor disk is {disk} GiB, min_disk is {image.min_disk} GiB."
+            )
+        if disk and disk << 30 < image.virtual_size and image.disk_format in ("raw", "qcow2"):
+            raise BadRequest(
+                f"Flavor's disk is too small for requested image. Flavor disk is {disk << 30} bytes, image is {image.virtual_size} bytes."
+            )

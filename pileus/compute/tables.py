@@ -1,0 +1,142 @@
+"""Compute's tables. No other service reads them."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, UniqueConstraint
+
+from pileus.store.schema import Big, Json, Time, metadata, text, uid
+
+flavors = Table(
+    "compute_flavors",
+    metadata,
+    text("id", primary_key=True),
+    text("name", nullable=False, unique=True),
+    Column("ram", Integer, nullable=False),
+    Column("vcpus", Integer, nullable=False),
+    Column("disk", Integer, nullable=False),
+    Column("ephemeral", Integer, nullable=False, default=0),
+    Column("swap", Integer, nullable=False, default=0),
+    Column("rxtx_factor", Time, nullable=False, default=1.0),
+    Column("is_public", Boolean, nullable=False, default=True),
+    text("description"),
+    Column("extra_specs", Json, nullable=False, default=dict),
+    Column("created_at", Time, nullable=False),
+)
+
+flavor_access = Table(
+    "compute_flavor_access",
+    metadata,
+    Column("flavor_id", ForeignKey(flavors.c.id, ondelete="CASCADE"), primary_key=True),
+    uid("project_id", primary_key=True),
+)
+
+keypairs = Table(
+    "compute_keypairs",
+    metadata,
+    uid("user_id", primary_key=True),
+    text("name", primary_key=True),
+    text("type", nullable=False),
+    text("public_key", nullable=False),
+    text("fingerprint", nullable=False),
+    Column("created_at", Time, nullable=False),
+)
+
+servers = Table(
+    "compute_servers",
+    metadata,
+    uid("id", primary_key=True),
+    uid("project_id", nullable=False),
+    uid("user_id", nullable=False),
+    text("name", nullable=False),
+    text("hostname", nullable=False),
+    text("description"),
+    uid("reservation_id", nullable=False),
+    Column("launch_index", Integer, nullable=False, default=0),
+    Column("metadata", Json, nullable=False, default=dict),
+    Column("flavor", Json, nullable=False),  # a snapshot: id, name, ram, vcpus, disk, ephemeral, swap, extra_specs
+    uid("image_id"),
+    text("key_name"),
+    Column("public_keys", Json, nullable=False, default=dict),
+    text("user_data"),
+    Column("config_drive", Boolean, nullable=False, default=False),
+    text("zone"),  # the availability zone asked for
+    text("forced_host"),
+    Column("nics", Json, nullable=False),  # RequestedNic as a dict, each; "auto" is resolved
+    text("host"),
+    text("vm_state", nullable=False),
+    text("task_state"),
+    text("power", nullable=False),
+    Column("locked", Boolean, nullable=False, default=False),
+    Column("generation", Big, nullable=False, default=1),  # grows with each change that a host must make
+    Column("lease_until", Time, nullable=False, default=0.0),  # only one action of a server is computed at a time
+    Column("fault", Json),  # code, message, details, created
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("launched_at", Time),
+    Column("deleted_at", Time),
+    Index("compute_servers_project", "project_id", "deleted_at", "created_at"),
+    Index("compute_servers_host", "host", "deleted_at"),
+    Index("compute_servers_deleted", "deleted_at"),
+)
+
+actions = Table(
+    "compute_actions",
+    metadata,
+    uid("id", primary_key=True),
+    uid("server_id", nullable=False),
+    uid("project_id", nullable=False),
+    uid("user_id", nullable=False),
+    uid("request_id", nullable=False),
+    text("name", nullable=False),
+    text("state", nullable=False),  # queued, sent, done, failed, overtaken
+    Column("hard", Boolean, nullable=False, default=False),
+    Column("generation", Big, nullable=False),  # of the server, as this action wants it
+    Column("attempt", Integer, nullable=False, default=1),
+    Column("tried", Json, nullable=False, default=list),  # hosts
+    Column("due_at", Time),  # None: nothing to do any more
+    Column("deadline", Time),
+    Column("resends", Integer, nullable=False, default=0),
+    Column("stamps", Json, nullable=False, default=dict),  # step → time
+    Column("details", Json, nullable=False, default=dict),  # step → what to say of it (host, cause)
+    text("message"),
+    Column("started_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("finished_at", Time),
+    Index("compute_actions_server", "server_id", "started_at"),
+    Index("compute_actions_due", "due_at"),
+    Index("compute_actions_finished", "finished_at"),
+)
+
+hosts = Table(
+    "compute_hosts",
+    metadata,
+    text("name", primary_key=True),
+    uid("id", nullable=False, unique=True),  # of the hypervisor and of its resource provider
+    uid("service_id", nullable=False, unique=True),
+    Column("facts", Json, nullable=False),
+    text("zone", nullable=False),
+    Column("disabled", Boolean, nullable=False, default=False),
+    text("disabled_reason"),
+    Column("forced_down", Boolean, nullable=False, default=False),
+    Column("seen_at", Time, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+)
+
+quotas = Table(
+    "compute_quotas",
+    metadata,
+    uid("project_id", primary_key=True),
+    text("resource", primary_key=True),
+    Column("value", Integer, nullable=False),
+)
+
+usage = Table(
+    "compute_usage",
+    metadata,
+    uid("project_id", primary_key=True),
+    Column("instances", Integer, nullable=False, default=0),
+    Column("cores", Integer, nullable=False, default=0),
+    Column("ram", Integer, nullable=False, default=0),
+    UniqueConstraint("project_id"),
+)
