@@ -15,8 +15,8 @@ from pileus.compute.tables import servers
 from pileus.messages import HostEvent, event_subject
 from pileus.store import Store, Tx
 
-NEEDS_TAG = frozenset({"network-vif-plugged", "network-vif-unplugged", "network-vif-deleted", "volume-extended", "volume-reimaged"})
-"""Names that say nothing without a tag."""
+NEEDS_TAG = frozenset({"volume-extended", "power-update", "accelerator-request-bound", "volume-reimaged"})
+"""Names that Nova refuses without a tag."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,215 @@
+"""An OpenFlow connection to one bridge's management socket: bundles of changes, and questions about flows."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pileus.host.switch import openflow
+from pileus.host.switch.openflow import FoundFlow, Message
+from pileus.host.switch.sockets import connect_unix
+
+
+class BridgeError(Exception):
+    """The bridge refused a change, or did not answer. One line."""
+
+
+class Bridge(asyncio.Protocol):
+    """What is sent in one order arrives in that order: two bundles never overtake one another.
+
+    `on_close` is called once when the connection ends by itself.
+    """
+
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        self._on_close = on_close
+        self._transport: asyncio.Transport | None = None
+        self._data = bytearray()
+        self._xids = itertools.cycle(range(1, 0xFFFFFFFF))
+        self._bundles = itertools.cycle(range(1, 0xFFFFFFFF))
+        self._errors: dict[int, _Bundle] = {}
+        self._commits: dict[int, _Bundle] = {}
+        self._questions: dict[int, tuple[asyncio.Future[list[FoundFlow]], list[FoundFlow]]] = {}
+        self._barriers: dict[int, asyncio.Future[None]] = {}
+        self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def connect(cls, path: Path, on_close: Callable[[], None], *, limit: float) -> Bridge:
+        """Connect and greet within `limit` seconds. Raises OSError, TimeoutError, BridgeError."""
+        async with asyncio.timeout(limit):
+            channel = await connect_unix(path)
+            try:
+                _, bridge = await asyncio.get_running_loop().create_unix_connection(lambda: cls(on_close), sock=channel)
+            except BaseException:
+                channel.close()
+                raise
+            try:
+                await bridge._greeted
+            except BaseException:
+                bridge.close()
+                raise
+        return bridge
+
+    def bundle(self, changes: Sequence[Message]) -> asyncio.Future[None]:
+        """Send changes as one atomic bundle, at once; the future ends when they are in force, or with BridgeError.
+
+        Not a coroutine, so that whoever decides on changes sends them in the order of deciding.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._transport is None or self._transport.is_closing():
+            done.set_exception(BridgeError("the bridge's OpenFlow connection is down"))
+            return done
+        number = next(self._bundles)
+        bundle = _Bundle(done)
+        data = [openflow.bundle_control(number, openflow.BUNDLE_OPEN, self._expect(bundle))]
+        data += [openflow.bundle_add(number, change, self._expect(bundle)) for change in changes]
+        commit = self._expect(bundle)
+        self._commits[commit] = bundle
+        data.append(openflow.bundle_control(number, openflow.BUNDLE_COMMIT, commit))
+        self._transport.write(b"".join(data))
+        return done
+
+    async def flows(self, *, table: int | None = None, cookie: int = 0, mask: int = 0, limit: float = 10.0) -> list[FoundFlow]:
+        """The flows of a table (None: of all) with this cookie in the bits of the mask. Raises BridgeError, TimeoutError."""
+        answer: asyncio.Future[list[FoundFlow]] = asyncio.get_running_loop().create_future()
+        xid = next(self._xids)
+        self._questions[xid] = (answer, [])
+        try:
+            self._send(openflow.flow_request(xid, table=table, cookie=cookie, mask=mask))
+            return await asyncio.wait_for(answer, limit)
+        finally:
+            self._questions.pop(xid, None)
+
+    async def barrier(self, limit: float = 10.0) -> None:
+        """Returns when all sent before is done. Raises BridgeError, TimeoutError."""
+        xid = next(self._xids)
+        self._barriers[xid] = answer = asyncio.get_running_loop().create_future()
+        try:
+            self._send(openflow.barrier(xid))
+            await asyncio.wait_for(answer, limit)
+        finally:
+            self._barriers.pop(xid, None)
+
+    def close(self) -> None:
+        """End the connection; the bridge goes on as it is."""
+        self._on_close = lambda: None
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket gives
+        self._transport = transport
+        transport.write(openflow.hello(next(self._xids)))
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        offset = 0
+        while len(self._data) - offset >= openflow.HEADER.size:
+            _, kind, length, xid = openflow.HEADER.unpack_from(self._data, offset)
+            if length < openflow.HEADER.size or len(self._data) - offset < length:
+                break
+            body = bytes(self._data[offset + openflow.HEADER.size : offset + length])
+            offset += length
+            handler = _HANDLERS.get(kind)
+            if handler is not None:
+                handler(self, xid, body)
+        del self._data[:offset]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        lost = BridgeError("the bridge's OpenFlow connection was lost")
+        waiting: list[asyncio.Future[None] | asyncio.Future[list[FoundFlow]]] = [self._greeted, *self._barriers.values()]
+        waiting += [bundle.done for bundle in self._commits.values()]
+        waiting += [answer for answer, _ in self._questions.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(lost)
+                future.exception()
+        self._commits.clear()
+        self._errors.clear()
+        self._on_close()
+
+    # --- Messages of the bridge
+
+    def _hello(self, xid: int, body: bytes) -> None:
+        if not self._greeted.done():
+            self._greeted.set_result(None)
+
+    def _echo(self, xid: int, body: bytes) -> None:
+        self._send(openflow.message(openflow.ECHO_REPLY, xid, body))
+
+    def _error(self, xid: int, body: bytes) -> None:
+        text = openflow.error_text(body)
+        if not self._greeted.done():
+            self._greeted.set_exception(BridgeError(f"the bridge speaks no OpenFlow 1.4: {text}"))
+            return
+        if xid in self._questions and not self._questions[xid][0].done():
+            self._questions[xid][0].set_exception(BridgeError(text))
+        bundle = self._errors.get(xid)
+        if bundle is None:
+            return
+        bundle.error = bundle.error or text
+        if xid in self._commits:
+            self._finish(xid)
+
+    def _bundle_control(self, xid: int, body: bytes) -> None:
+        if openflow.bundle_kind(body) == openflow.BUNDLE_COMMITTED and xid in self._commits:
+            self._finish(xid)
+
+    def _flow_stats(self, xid: int, body: bytes) -> None:
+        if xid not in self._questions:
+            return
+        answer, found = self._questions[xid]
+        flows, more = openflow.flow_reply(body)
+        found += flows
+        if not more and not answer.done():
+            answer.set_result(found)
+
+    def _barrier(self, xid: int, body: bytes) -> None:
+        answer = self._barriers.get(xid)
+        if answer is not None and not answer.done():
+            answer.set_result(None)
+
+    # ---
+
+    def _expect(self, bundle: _Bundle) -> int:
+        xid = next(self._xids)
+        bundle.xids.append(xid)
+        self._errors[xid] = bundle
+        return xid
+
+    def _finish(self, commit: int) -> None:
+        bundle = self._commits.pop(commit)
+        for xid in bundle.xids:
+            self._errors.pop(xid, None)
+        if bundle.done.done():
+            return
+        if bundle.error:
+            bundle.done.set_exception(BridgeError(bundle.error))
+        else:
+            bundle.done.set_result(None)
+
+    def _send(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            raise BridgeError("the bridge's OpenFlow connection is down")
+        self._transport.write(data)
+
+
+class _Bundle:
+    def __init__(self, done: asyncio.Future[None]) -> None:
+        self.done = done
+        self.xids: list[int] = []
+        self.error = ""
+
+
+_HANDLERS: dict[int, Callable[[Bridge, int, bytes], None]] = {
+    openflow.HELLO: Bridge._hello,
+    openflow.ERROR: Bridge._error,
+    openflow.ECHO_REQUEST: Bridge._echo,
+    openflow.MULTIPART_REPLY: Bridge._flow_stats,
+    openflow.BARRIER_REPLY: Bridge._barrier,
+    openflow.BUNDLE_CONTROL: Bridge._bundle_control,
+}

@@ -1,0 +1,208 @@
+"""Allocations: who holds what of which provider. The guarded UPDATE in `_take` is all that keeps a provider from being overbooked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, and_, case, delete, insert, select, update
+
+from pileus.clients.placement import Resources
+from pileus.errors import BadRequest, Conflict, NotFound
+from pileus.placement.tables import allocations, consumers, inventories, providers
+from pileus.store import Tx
+from pileus.store.sql import Row, first, rows, upsert
+
+CONCURRENT_UPDATE = "placement.concurrent_update"
+
+Held = dict[str, dict[str, int]]
+"""Provider → resource class → amount."""
+
+
+class DoesNotFit(Conflict):
+    """A provider has not enough left of something, or gives it only in other portions."""
+
+
+class NoProvider(BadRequest):
+    """Resources were asked of a provider that does not exist."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a consumer shall hold from now on; no resources: nothing. `generation` is compared only with `guarded`
+    (None: the consumer must be new). A `consumer_type` of None leaves it as it is."""
+
+    consumer: str
+    project_id: str
+    user_id: str
+    resources: Mapping[str, Resources]
+    guarded: bool = False
+    generation: int | None = None
+    consumer_type: str | None = None
+
+
+def fits(amount: ColumnElement[int]) -> ColumnElement[bool]:
+    """Can an inventory row give that amount, in these units, on top of what is used?"""
+    row = inventories.c
+    return and_(row.used + amount <= row.capacity, amount >= row.min_unit, amount <= row.max_unit, amount % row.step_size == 0)
+
+
+def amounts(resources: Resources) -> ColumnElement[int]:
+    """The amount that belongs to an inventory row's class."""
+    return case(dict(resources), value=inventories.c.resource_class, else_=0).cast(Integer)
+
+
+def held_by(tx: Tx, consumer_ids: Iterable[str]) -> dict[str, Held]:
+    """Consumer → what it holds; consumers that hold nothing are missing."""
+    row = allocations.c
+    held: dict[str, Held] = {}
+    for consumer, provider, name, used in tx.execute(
+        select(row.consumer_id, row.provider_id, row.resource_class, row.used).where(row.consumer_id.in_(list(consumer_ids)))
+    ):
+        held.setdefault(consumer, {}).setdefault(provider, {})[name] = used
+    return held
+
+
+def replace(tx: Tx, wanted: Sequence[Wanted]) -> None:
+    """Give each consumer exactly what is wanted for it: all of them or, when this raises, none.
+
+    Raises Conflict (a generation that is not the current one), DoesNotFit, NoProvider.
+    """
+    ids = [want.consumer for want in wanted]
+    known = {row["id"]: row for row in rows(tx, select(consumers).where(consumers.c.id.in_(ids)))}
+    for want in wanted:
+        if want.guarded:
+            _check_generation(want, known.get(want.consumer))
+    held = held_by(tx, ids)
+    # One order for everybody, so that two that move between the same providers never wait for each other.
+    for provider in sorted({p for h in held.values() for p in h} | {p for want in wanted for p in want.resources}):
+        _touch(tx, provider)
+    for what in held.values():
+        for provider, resources in what.items():
+            _give_back(tx, provider, resources)
+    tx.execute(delete(allocations).where(allocations.c.consumer_id.in_(list(held))))
+    for want in wanted:
+        for provider, resources in want.resources.items():
+            _take(tx, provider, resources)
+        _write(tx, want, known.get(want.consumer))
+
+
+def claim(tx: Tx, consumer: str, provider: str, resources: Resources, *, project_id: str, user_id: str) -> None:
+    """One server's resources on one provider; nothing where it holds just that. Raises DoesNotFit, NoProvider."""
+    asked = {name: amount for name, amount in resources.items() if amount > 0}
+    if held_by(tx, [consumer]).get(consumer) == {provider: asked}:
+        return
+    replace(tx, [Wanted(consumer, project_id, user_id, {provider: asked}, consumer_type="INSTANCE")])
+
+
+def release(tx: Tx, consumer: str) -> bool:
+    """Give back whatever the consumer holds; whether it held anything."""
+    held = held_by(tx, [consumer]).get(consumer)
+    if held is None:
+        return False
+    replace(tx, [Wanted(consumer, "", "", {})])
+    return True
+
+
+def show_consumer(tx: Tx, consumer: str) -> tuple[Row | None, dict[str, Row]]:
+    """The consumer (None: it holds nothing), and by provider what it holds: `resources`, and the provider's `generation`."""
+    row = first(tx, select(consumers).where(consumers.c.id == consumer))
+    held = held_by(tx, [consumer]).get(consumer, {})
+    generations: dict[str, Any] = dict(
+        tx.execute(select(providers.c.id, providers.c.generation).where(providers.c.id.in_(list(held)))).tuples().all()
+    )
+    return row, {provider: {"resources": resources, "generation": generations[provider]} for provider, resources in held.items()}
+
+
+def of_provider(tx: Tx, provider: str) -> tuple[Row, dict[str, Row]]:
+    """The provider, and by consumer what it holds of it: `resources` and the consumer's `generation`. Raises NotFound."""
+    found = first(tx, select(providers).where(providers.c.id == provider))
+    if found is None:
+        raise NotFound(f"No resource provider with uuid {provider} found.")
+    statement = (
+        select(allocations, consumers.c.generation)
+        .join(consumers, consumers.c.id == allocations.c.consumer_id)
+        .where(allocations.c.provider_id == provider)
+        .order_by(allocations.c.consumer_id)
+    )
+    by_consumer: dict[str, Row] = {}
+    for row in rows(tx, statement):
+        entry = by_consumer.setdefault(row["consumer_id"], {"resources": {}, "generation": row["generation"]})
+        entry["resources"][row["resource_class"]] = row["used"]
+    return found, by_consumer
+
+
+def consumer_ids(tx: Tx) -> set[str]:
+    return set(tx.execute(select(consumers.c.id)).scalars())
+
+
+def _check_generation(want: Wanted, found: Row | None) -> None:
+    current = None if found is None else found["generation"]
+    if want.generation != current:
+        expected = "null" if current is None else current
+        got = "null" if want.generation is None else want.generation
+        raise Conflict(
+            f"consumer generation conflict - expected {expected} but got {got}; read the consumer's allocations again and retry",
+            kind=CONCURRENT_UPDATE,
+        )
+
+
+def _touch(tx: Tx, provider: str) -> None:
+    """A provider's generation counts every change of its usage; the row's lock orders those who change it."""
+    statement = update(providers).where(providers.c.id == provider).values(generation=providers.c.generation + 1, updated_at=time.time())
+    if tx.execute(statement).rowcount != 1:
+        raise NoProvider(f"Allocation for resource provider '{provider}' that does not exist.")
+
+
+def _give_back(tx: Tx, provider: str, resources: Resources) -> None:
+    row = inventories.c
+    statement = update(inventories).where(row.provider_id == provider, row.resource_class.in_(list(resources)))
+    tx.execute(statement.values(used=row.used - amounts(resources)))
+
+
+def _take(tx: Tx, provider: str, resources: Resources) -> None:
+    if not resources:
+        return
+    row, amount = inventories.c, amounts(resources)
+    statement = update(inventories).where(row.provider_id == provider, row.resource_class.in_(list(resources)), fits(amount))
+    taken = set(tx.execute(statement.values(used=row.used + amount).returning(row.resource_class)).scalars())
+    if len(taken) != len(resources):
+        raise DoesNotFit(_why_not(tx, provider, {name: amount for name, amount in resources.items() if name not in taken}))
+
+
+def _write(tx: Tx, want: Wanted, found: Row | None) -> None:
+    entries = [
+        {"consumer_id": want.consumer, "provider_id": provider, "resource_class": name, "used": amount}
+        for provider, resources in want.resources.items()
+        for name, amount in resources.items()
+    ]
+    if not entries:
+        tx.execute(delete(consumers).where(consumers.c.id == want.consumer))
+        return
+    values = {
+        "project_id": want.project_id,
+        "user_id": want.user_id,
+        "generation": 1 if found is None else found["generation"] + 1,
+        "consumer_type": want.consumer_type or (found and found["consumer_type"]),
+        "updated_at": time.time(),
+    }
+    upsert(tx, consumers, {"id": want.consumer}, values)
+    tx.execute(insert(allocations), entries)
+
+
+def _why_not(tx: Tx, provider: str, resources: Resources) -> str:
+    """A sentence about the classes that were refused."""
+    found = {row["resource_class"]: row for row in rows(tx, select(inventories).where(inventories.c.provider_id == provider))}
+    reasons = []
+    for name, amount in resources.items():
+        row = found.get(name)
+        if row is None:
+            reasons.append(f"it has no inventory of {name}")
+        elif row["used"] + amount > row["capacity"]:
+            reasons.append(f"{amount} of {name} were asked for, {max(row['capacity'] - row['used'], 0)} of {row['capacity']} are left")
+        else:
+            form = f"from {row['min_unit']} to {row['max_unit']} in steps of {row['step_size']}"
+            reasons.append(f"{name} is given {form}, {amount} were asked for")
+    return f"Unable to allocate inventory on resource provider '{provider}': {'; '.join(reasons)}."
