@@ -53,10 +53,19 @@ class GuestFolder:
         """The guest's user id. Raises FileNotFoundError."""
         return self.path.stat().st_gid
 
-    def remove(self) -> None:
-        """Spec first: a removal that is cut short leaves a folder that counts as half made."""
+    def look(self) -> tuple[bool, int]:
+        """Whether there is a whole guest here, and its user id (0: none was given yet)."""
+        try:
+            return self.read_spec() is not None, self.uid()
+        except FileNotFoundError:
+            return False, 0
+
+    def remove(self) -> int:
+        """Spec first: a removal that is cut short leaves a folder that counts as half made. The user id that is free now."""
+        uid = self.look()[1]
         self.spec.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
+        return uid
 
     def write_spec(self, spec: GuestSpec, generation: int) -> None:
         self.write_generation(generation)
@@ -224,9 +233,7 @@ def _overlay_size(base_fd: int, base_format: str, disk_gb: int) -> int:
     if disk_gb == 0:
         return size
     if size > disk_gb * GIB:
-        raise HypervisorError(
-            f"the image's disk of {size / GIB:.2f} GiB is larger than the flavor's {disk_gb} GiB; use a larger flavor"
-        )
+        raise HypervisorError(f"the image's disk of {size / GIB:.2f} GiB is larger than the flavor's {disk_gb} GiB; use a larger flavor")
     return disk_gb * GIB
 
 

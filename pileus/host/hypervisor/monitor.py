@@ -60,7 +60,7 @@ class Guest:
         """Raises ProcessLookupError where there is no such process."""
         self.pid = pid
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self.on_stop: Callable[[], None] | None = None
+        self.on_stop: Callable[[], object] | None = None
         """Called when QEMU stops the guest's CPUs, whoever asked for it."""
         self._monitor_socket = monitor_socket
         self._child = child
@@ -77,25 +77,27 @@ class Guest:
     def alive(self) -> bool:
         return not self.exit.done() and self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]
 
-    async def connect(self, connection: socket.socket | None = None, limit: float = COMMAND_LIMIT) -> None:
-        """Be connected to the monitor, waiting at most `limit` seconds for its greeting. Raises HypervisorError."""
+    async def connect(self, limit: float = COMMAND_LIMIT) -> None:
+        """Be connected to the monitor, waiting at most `limit` seconds for its greeting.
+
+        The socket listens before QEMU runs, so there is nothing to try again. Raises HypervisorError and TimeoutError.
+        """
         async with self._connecting:
             if self._qmp is not None and self._qmp.runstate is Runstate.RUNNING:
                 return
             await self._disconnect()
             qmp = _Client()
             qmp.events.event_filter = self._event
+            connection: socket.socket | None = None
             try:
-                connection = connection or connect_unix(self._monitor_socket)
+                connection = connect_unix(self._monitor_socket)
                 async with asyncio.timeout(limit):
                     await qmp.connect(connection)
             except (OSError, QMPError, EOFError) as error:
-                if connection is not None:
-                    connection.close()
                 raise HypervisorError(f"QEMU's monitor cannot be reached: {error}") from None
-            except BaseException:
-                connection.close()
-                raise
+            finally:
+                if connection is not None and qmp.runstate is not Runstate.RUNNING:
+                    connection.close()
             self._qmp = qmp
 
     async def command(self, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -201,7 +203,7 @@ class Guest:
     def _event(self, event: Message) -> bool:
         """Called for each event as it is read; False keeps the library from storing it (it would do so for ever)."""
         if event["event"] == "SHUTDOWN":
-            self._shutdown_reason = str(event["data"]["reason"])
+            self._shutdown_reason = _reason(event)
             self._powered_down.set()
         elif event["event"] == "RESUME":
             self._shutdown_reason = ""
@@ -220,6 +222,11 @@ class Guest:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def _reason(event: Message) -> str:
+    data = event.get("data")
+    return str(data.get("reason")) if isinstance(data, dict) else "unknown"
 
 
 class _Client(QMPClient):

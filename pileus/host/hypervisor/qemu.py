@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Coroutine, Mapping
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,17 @@ from pileus.host.hypervisor import Acceleration, Capacity, FoundGuest, Hyperviso
 from pileus.host.hypervisor.acceleration import Accelerator
 from pileus.host.hypervisor.arguments import Opened, qemu_arguments
 from pileus.host.hypervisor.guestfolder import GuestFolder, connect_unix, cut, listen_unix, open_fd, open_log, tail
-from pileus.host.hypervisor.machine import machine_capacity, processes_of
-from pileus.host.hypervisor.monitor import Exit, Guest
+from pileus.host.hypervisor.machine import machine_capacity, processes_of, user_ids_in_use
+from pileus.host.hypervisor.monitor import Guest
 from pileus.host.switch import Tap
-from pileus.messages import GuestSpec, PowerState
+from pileus.messages import BootSource, GuestSpec, PowerState
 
 log = structlog.get_logger(__name__)
 
 TRIM_INTERVAL = 5.0
 """Seconds between two looks at the size of the guests' logs."""
+
+PROOF_MEMORY_MB = 128
 
 START_THREADS = 4
 """Threads that make disks and start processes; each start keeps one for about a millisecond."""
@@ -51,6 +54,18 @@ class _Slot:
     watcher: asyncio.Task[None] | None = None
     ending: bool = False
     crashed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Boot:
+    """One start of a guest. Without `durable` it leaves no spec, so nobody adopts it."""
+
+    spec: GuestSpec
+    generation: int
+    images: Images
+    taps: Mapping[str, Tap]
+    acceleration: str
+    durable: bool = True
 
 
 class Qemu:
@@ -75,16 +90,17 @@ class Qemu:
         self._capacity: Capacity | None = None
         self._trimmer: asyncio.Task[None] | None = None
         self._chores: set[asyncio.Task[Any]] = set()
+        self._proof_id = str(uuid.uuid4())
         self._threads = {
             "tcg": ThreadPoolExecutor(START_THREADS, "guest-start"),
             "kvm": ThreadPoolExecutor(START_THREADS, "guest-start-kvm", privileged.kvm_for_all_in_this_thread),
         }
-        self._accelerator = Accelerator(folder, host, self._proof_spawn, proof_guest)
+        self._accelerator = Accelerator(folder, host, self._boot_proof, proof_guest)
 
     async def start(self) -> None:
         self._capacity = await asyncio.to_thread(self._prepare)
         self._trimmer = asyncio.create_task(self._trim_for_ever())
-        self._accelerator.start(self._capacity)
+        await self._accelerator.start(self._capacity)
 
     def _prepare(self) -> Capacity:
         if os.geteuid() != 0:
@@ -93,8 +109,7 @@ class Qemu:
             if shutil.which(program) is None:
                 raise StartupError(f"{program} is not installed; install it, or use --hypervisor simulated")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._uids |= {path.stat().st_gid for path in self._folder.iterdir() if path.is_dir()}
-        self._uids |= privileged.user_ids_in_use()
+        self._uids = {folder.uid() for folder in self._folders()} | user_ids_in_use()
         # Two clouds on one machine begin at different places, so that their guests share no user id.
         self._next_uid = self._folder.stat().st_ino % self._host.guest_uid_count
         return machine_capacity(self._folder, self._host.guest_emulator)
@@ -118,21 +133,197 @@ class Qemu:
         return self._accelerator.current
 
     async def found(self) -> list[FoundGuest]:
-        folders = await asyncio.to_thread(self._folders)
+        folders = [folder for folder in await asyncio.to_thread(self._folders) if folder.server_id != self._proof_id]
         pids = await asyncio.to_thread(processes_of, [folder.server_id for folder in folders])
         found = await asyncio.gather(*(self._adopt(folder, pids.get(folder.server_id)) for folder in folders))
         return [guest for guest in found if guest is not None]
 
-    def _folders(self) -> list[GuestFolder]:
-        return [GuestFolder(self._folder, path.name) for path in sorted(self._folder.iterdir()) if path.is_dir()]
+    async def create(self, spec: GuestSpec, generation: int, images: Images, taps: Mapping[str, Tap]) -> None:
+        async with self._locked(spec.server_id, make=True) as slot:
+            assert slot is not None
+            await self._start_paused(slot, _Boot(spec, generation, images, taps, self._accelerator.current.name))
+
+    async def resume(self, server_id: str) -> None:
+        async with self._running(server_id) as process:
+            await process.command("cont")
+
+    async def pause(self, server_id: str) -> None:
+        async with self._running(server_id) as process:
+            await process.command("stop")
+
+    async def stop(self, server_id: str, *, hard: bool) -> None:
+        if not hard:
+            await self._power_off(server_id)
+        async with self._locked(server_id) as slot:
+            if slot is not None:
+                await self._settle(self._end(slot))
+                slot.crashed = False
+
+    async def reset(self, server_id: str, *, hard: bool) -> bool:
+        """A soft reset keeps the process: the guest powers off, QEMU holds it halted and resets it. A guest that is paused
+        cannot power off, and one that does not do so in time is left as it is: False."""
+        async with self._running(server_id) as process:
+            if not hard and await process.power() != "running":
+                return False
+        if not hard and not await process.power_down(self._compute.shutdown_timeout):
+            return False
+        async with self._locked(server_id) as slot:
+            if slot is None or slot.process is not process:
+                return False
+            await process.command("system_reset")
+            await process.command("cont")
+            return True
+
+    async def destroy(self, server_id: str) -> None:
+        async with self._locked(server_id) as slot:
+            if slot is not None:
+                await self._settle(self._remove(slot))
+
+    async def set_generation(self, server_id: str, generation: int) -> None:
+        async with self._locked(server_id) as slot:
+            if slot is None:
+                raise HypervisorError(f"guest {server_id} is not on this host")
+            await asyncio.to_thread(slot.folder.write_generation, generation)
+
+    async def power(self, server_id: str) -> PowerState:
+        slot = self._slots.get(server_id)
+        return "absent" if slot is None else await self._power(slot)
+
+    async def console(self, server_id: str, lines: int | None) -> str:
+        slot = self._slots.get(server_id)
+        if slot is None:
+            return ""
+        text = await asyncio.to_thread(tail, slot.folder.console, self._host.console_cap)
+        return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines > 0 else [])
+
+    def console_socket(self, server_id: str) -> Path | None:
+        slot = self._slots.get(server_id)
+        return slot.folder.console_socket if slot is not None and slot.process is not None else None
+
+    async def trim_logs(self) -> None:
+        """Cut every guest's logs to the size that is kept."""
+        folders = [slot.folder for slot in self._slots.values()]
+        for path in [path for folder in folders for path in (folder.console, folder.output)]:
+            await asyncio.to_thread(cut, path, self._host.console_cap)
+
+    async def acceleration_settled(self) -> None:
+        """Wait until `acceleration()` is final."""
+        await self._accelerator.settled()
+
+    # --- one guest's process: all of these are called with its lock held ---
+
+    async def _start_paused(self, slot: _Slot, boot: _Boot) -> None:
+        if slot.process is not None and slot.process.alive:
+            return
+        await self._end(slot)
+        known, uid = await asyncio.to_thread(slot.folder.look)
+        uid = uid or self._take_uid()
+        try:
+            slot.ending = True
+            await self._settle(self._spawn(slot, uid, boot))
+            await self._wait_for_monitor(slot)
+        except BaseException as error:
+            await self._settle(self._end(slot) if known else self._remove(slot, uid))
+            if isinstance(error, OSError | BrokenExecutor | ValueError):
+                log.warning("guest cannot be started", server=slot.folder.server_id, error=repr(error))
+                raise HypervisorError(f"the guest cannot be started: {_words(error)}") from None
+            raise
+        slot.ending = slot.crashed = False
+
+    async def _spawn(self, slot: _Slot, uid: int, boot: _Boot) -> None:
+        threads = self._threads[boot.acceleration]
+        job = asyncio.get_running_loop().run_in_executor(threads, _launch, self._host.guest_emulator, slot.folder, uid, boot)
+        child = await job
+        self._take_over(slot, Guest(child.pid, child, slot.folder.monitor_socket))
+
+    async def _wait_for_monitor(self, slot: _Slot) -> None:
+        """The spec goes to the disk itself meanwhile: QEMU takes longer than that."""
+        process, limit = slot.process, self._compute.start_limit
+        assert process is not None
+        kept = asyncio.get_running_loop().run_in_executor(None, slot.folder.keep)
+        try:
+            await process.connect(limit)
+            if not process.alive:
+                raise HypervisorError("QEMU ended at once")
+        except TimeoutError:
+            raise HypervisorError(f"QEMU was not ready within {limit:g} s") from None
+        except HypervisorError as error:
+            await process.kill()
+            raise HypervisorError(await asyncio.to_thread(slot.folder.last_words) or str(error)) from None
+        finally:
+            await self._settle(kept)
+
+    def _take_over(self, slot: _Slot, process: Guest) -> None:
+        slot.process = process
+        slot.watcher = asyncio.create_task(self._watch(slot, process))
+        process.on_stop = lambda: self._own(self._look_at_stop(process))
+
+    async def _watch(self, slot: _Slot, process: Guest) -> None:
+        """Clean up after the process, whenever it ends, and tell of an end that we did not ask for."""
+        end = await process.exit
+        slot.process = None
+        if slot.ending:
+            return
+        slot.crashed = end.power == "crashed"
+        words = await asyncio.to_thread(slot.folder.last_words) if slot.crashed else ""
+        if self.on_exit is not None:
+            self.on_exit(slot.folder.server_id, end.power, f"{end.cause}: {words}" if words else end.cause)
+
+    async def _look_at_stop(self, process: Guest) -> None:
+        """A CPU that the accelerator cannot run stops the guest for good; nobody asked for that."""
+        with contextlib.suppress(HypervisorError):
+            if await process.power() == "crashed":
+                process.fail("the guest's processor failed; see the host's log of QEMU")
+
+    async def _power(self, slot: _Slot) -> PowerState:
+        """A QEMU that does not answer its monitor counts as running: it holds the disk, and may be busy."""
+        if slot.process is None:
+            return "crashed" if slot.crashed else "stopped"
+        try:
+            return await slot.process.power()
+        except HypervisorError as error:
+            log.warning("guest's monitor does not answer", server=slot.folder.server_id, error=str(error))
+            return "running" if slot.process is not None else "crashed" if slot.crashed else "stopped"
+
+    async def _power_off(self, server_id: str) -> None:
+        """Ask the guest, and wait without the lock: whoever wants it gone at once need not wait for our patience."""
+        async with self._locked(server_id) as slot:
+            if slot is None or slot.process is None or await self._power(slot) != "running":
+                return
+            process = slot.process
+            slot.ending = True
+            try:
+                await process.command("system_powerdown")
+            except BaseException:
+                slot.ending = False
+                raise
+        try:
+            await process.wait(self._compute.shutdown_timeout)
+        except BaseException:
+            slot.ending = False
+            raise
+
+    async def _end(self, slot: _Slot, *, kill: bool = False) -> None:
+        slot.ending = True
+        if slot.process is not None:
+            await (slot.process.kill() if kill else slot.process.end())
+        if slot.watcher is not None:
+            await asyncio.gather(slot.watcher, return_exceptions=True)
+            slot.watcher = None
+
+    async def _remove(self, slot: _Slot, uid: int = 0) -> None:
+        await self._end(slot, kill=True)
+        uid = await asyncio.to_thread(slot.folder.remove) or uid
+        self._uids.discard(uid)
+        self._slots.pop(slot.folder.server_id, None)
 
     async def _adopt(self, folder: GuestFolder, pid: int | None) -> FoundGuest | None:
-        slot = self._slots.setdefault(folder.server_id, _Slot(folder))
-        async with slot.lock:
-            spec = await asyncio.to_thread(folder.read_spec)
+        async with self._locked(folder.server_id, make=True) as slot:
+            assert slot is not None
             if slot.process is None and pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     self._take_over(slot, Guest(pid, None, folder.monitor_socket))
+            spec = await asyncio.to_thread(folder.read_spec)
             if spec is None:
                 await self._remove(slot)
                 return None
@@ -141,42 +332,130 @@ class Qemu:
                 await self._end(slot)
             return FoundGuest(spec, await asyncio.to_thread(folder.read_generation), power)
 
-    async def create(self, spec: GuestSpec, generation: int, images: Images, taps: Mapping[str, Tap]) -> None:
-        slot = self._slots.setdefault(spec.server_id, _Slot(GuestFolder(self._folder, spec.server_id)))
-        async with slot.lock:
-            if slot.process is not None and slot.process.alive:
-                return
-            await self._await_end(slot)
-            known = await asyncio.to_thread(slot.folder.read_spec) is not None
-            try:
-                await self._boot(slot, spec, generation, images, taps)
-            except BaseException as error:
-                await self._settle(self._end(slot) if known else self._remove(slot))
-                if isinstance(error, OSError | BrokenExecutor | ValueError):
-                    raise HypervisorError(f"the guest cannot be started: {_sentence(error)}") from None
-                raise
+    # --- helpers ---
 
-    async def _boot(
-        self, slot: _Slot, spec: GuestSpec, generation: int, images: Images, taps: Mapping[str, Tap]
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        acceleration = self._accelerator.current.name
-        uid = await asyncio.to_thread(self._uid_of, slot.folder)
-        job = loop.run_in_executor(
-            self._threads[acceleration], self._launch, slot.folder, uid, spec, generation, images, taps, acceleration
-        )
-        child = await self._settle(job)
-        process = Guest(child.pid, child, slot.folder.monitor_socket)
-        self._take_over(slot, process)
-        kept = loop.run_in_executor(None, slot.folder.keep)
+    def _folders(self) -> list[GuestFolder]:
+        names = [path.name for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        return [GuestFolder(self._folder, name) for name in sorted(names)]
+
+    def _take_uid(self) -> int:
+        base, count = self._host.guest_uid_base, self._host.guest_uid_count
+        for step in range(count):
+            uid = base + (self._next_uid + step) % count
+            if uid not in self._uids:
+                self._next_uid = (uid - base + 1) % count
+                self._uids.add(uid)
+                return uid
+        raise HypervisorError(f"all {count} user ids for guests are taken; raise host.guest_uid_count")
+
+    @contextlib.asynccontextmanager
+    async def _locked(self, server_id: str, *, make: bool = False) -> AsyncIterator[_Slot | None]:
+        """The guest, to ourselves. None where it is unknown (unless `make`). One that went while we waited is looked up anew."""
+        while True:
+            slot = self._slots.get(server_id)
+            if slot is None and make:
+                slot = self._slots[server_id] = _Slot(GuestFolder(self._folder, server_id))
+            if slot is None:
+                yield None
+                return
+            async with slot.lock:
+                if self._slots.get(server_id) is slot:
+                    yield slot
+                    return
+
+    @contextlib.asynccontextmanager
+    async def _running(self, server_id: str) -> AsyncIterator[Guest]:
+        """The guest's process, to ourselves. Raises HypervisorError where there is none."""
+        async with self._locked(server_id) as slot:
+            if slot is None:
+                raise HypervisorError(f"guest {server_id} is not on this host")
+            if slot.process is None:
+                raise HypervisorError(f"guest {server_id} is not running")
+            yield slot.process
+
+    @contextlib.asynccontextmanager
+    async def _boot_proof(self, kernel: Path, ramdisk: Path) -> AsyncIterator[asyncio.StreamReader]:
+        """The proof guest takes the way of every other one, but leaves no spec: whatever cuts it short, it is cleaned up."""
+        boot = BootSource(kernel=None, ramdisk=None)
+        spec = GuestSpec(self._proof_id, "kvm-proof", "kvm-proof", "", "", 1, PROOF_MEMORY_MB, 0, boot, [])
+        writer: asyncio.StreamWriter | None = None
+        async with self._locked(self._proof_id, make=True) as slot:
+            assert slot is not None
+            images = Images(kernel=kernel, ramdisk=ramdisk)
+            await self._start_paused(slot, _Boot(spec, 0, images, {}, "kvm", durable=False))
         try:
-            await process.connect(connect_unix(slot.folder.monitor_socket), self._compute.start_limit)
-        except TimeoutError:
-            raise HypervisorError(f"QEMU was not ready within {self._compute.start_limit:g} s") from None
-        except HypervisorError as error:
-            await process.kill()
-            words = await asyncio.to_thread(slot.folder.last_words)
-            raise HypervisorError(words or str(error)) from None
+            reader, writer = await asyncio.open_connection(sock=connect_unix(slot.folder.console_socket))
+            await self.resume(self._proof_id)
+            yield reader
         finally:
-            await self._settle(kept)
-        slot.crashed = False
+            if writer is not None:
+                writer.close()
+            await self.destroy(self._proof_id)
+
+    async def _trim_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_INTERVAL)
+            try:
+                await self.trim_logs()
+            except OSError as error:
+                log.warning("guests' logs cannot be cut", error=str(error))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+        return task
+
+    async def _settle(self, work: Coroutine[Any, Any, None] | asyncio.Future[None]) -> None:
+        """Wait for work that must not be left half done; a cancellation is raised after it."""
+        task = work if isinstance(work, asyncio.Future) else self._own(work)
+        cancelled = False
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                cancelled = True
+        if cancelled:
+            task.exception()
+            raise asyncio.CancelledError
+        task.result()
+
+
+def _launch(emulator: str, folder: GuestFolder, uid: int, boot: _Boot) -> subprocess.Popen[bytes]:
+    """Everything of a start that blocks: folder, disk, sockets, process. Raises HypervisorError, OSError."""
+    folder.make(uid)
+    with contextlib.ExitStack() as stack:
+        disk = stack.enter_context(folder.open_disk(boot.spec, boot.images, uid))
+        if boot.durable:
+            folder.write_spec(boot.spec, boot.generation)
+        opened = Opened(
+            monitor=stack.enter_context(listen_unix(folder.monitor_socket)).fileno(),
+            serial=stack.enter_context(listen_unix(folder.console_socket)).fileno(),
+            log=stack.enter_context(open_log(folder.console, uid)),
+            disk=disk,
+            config=_open_optional(stack, folder.config if folder.config.exists() else None),
+            kernel=_open_optional(stack, boot.images.kernel),
+            ramdisk=_open_optional(stack, boot.images.ramdisk),
+            taps=[(port, _tap(port.port_id, boot.taps)) for port in boot.spec.ports],
+        )
+        output = stack.enter_context(open_log(folder.output, uid))
+        os.truncate(output, 0)
+        arguments = qemu_arguments(boot.spec, opened, acceleration=boot.acceleration)
+        return privileged.spawn_as(uid, [emulator, *arguments], inherit=opened.descriptors(), output=output)
+
+
+def _open_optional(stack: contextlib.ExitStack, path: Path | None) -> int | None:
+    return None if path is None else stack.enter_context(open_fd(path, os.O_RDONLY))
+
+
+def _tap(port_id: str, taps: Mapping[str, Tap]) -> int:
+    tap = taps.get(port_id)
+    if tap is None or tap.fd < 0:
+        raise HypervisorError(f"port {port_id} has no network device on this host")
+    return tap.fd
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the host's disk is full"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
