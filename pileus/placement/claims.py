@@ -43,7 +43,7 @@ class Wanted:
     consumer_type: str | None = None
 
 
-def fits(amount: ColumnElement[int]) -> ColumnElement[bool]:
+def fits(amount: ColumnElement[int] | int) -> ColumnElement[bool]:
     """Can an inventory row give that amount, in these units, on top of what is used?"""
     row = inventories.c
     return and_(row.used + amount <= row.capacity, amount >= row.min_unit, amount <= row.max_unit, amount % row.step_size == 0)
@@ -80,8 +80,8 @@ def replace(tx: Tx, wanted: Sequence[Wanted]) -> None:
     for provider in sorted({p for h in held.values() for p in h} | {p for want in wanted for p in want.resources}):
         _touch(tx, provider)
     for what in held.values():
-        for provider, resources in what.items():
-            _give_back(tx, provider, resources)
+        for provider, had in what.items():
+            _give_back(tx, provider, had)
     tx.execute(delete(allocations).where(allocations.c.consumer_id.in_(list(held))))
     for want in wanted:
         for provider, resources in want.resources.items():

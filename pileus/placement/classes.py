@@ -65,7 +65,9 @@ def check(tx: Tx, wanted: Iterable[str]) -> None:
         found = set(tx.execute(select(resource_classes.c.name).where(resource_classes.c.name.in_(unknown))).scalars())
         unknown = sorted(set(unknown) - found)
     if unknown:
-        raise BadRequest(f"No such resource class {', '.join(unknown)}. Create custom classes first, or use one of: {', '.join(STANDARD[:3])}.")
+        raise BadRequest(
+            f"No such resource class {', '.join(unknown)}. Create custom classes first, or use one of: {', '.join(STANDARD[:3])}."
+        )
 
 
 def create(tx: Tx, name: str) -> bool:

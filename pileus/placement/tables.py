@@ -1,4 +1,4 @@
-"""Placement's tables. `used` and `capacity` stand on the inventory row, so that a claim is one guarded UPDATE, whatever is allocated already."""
+"""Placement's tables. `used` and `capacity` stand on the inventory row, so that a claim is one guarded UPDATE."""
 
 from __future__ import annotations
 
