@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, and_, case, delete, insert, select, update
+from sqlalchemy import ColumnElement, Integer, Update, and_, bindparam, case, delete, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from pileus.clients.placement import Resources
 from pileus.errors import BadRequest, Conflict, NotFound
@@ -49,18 +51,23 @@ def fits(amount: ColumnElement[int] | int) -> ColumnElement[bool]:
     return and_(row.used + amount <= row.capacity, amount >= row.min_unit, amount <= row.max_unit, amount % row.step_size == 0)
 
 
-def amounts(resources: Resources) -> ColumnElement[int]:
-    """The amount that belongs to an inventory row's class."""
-    return case(dict(resources), value=inventories.c.resource_class, else_=0).cast(Integer)
+# Built once: making a statement costs more than executing it.
+_HELD = select(allocations).where(allocations.c.consumer_id.in_(bindparam("ids", expanding=True)))
+_CONSUMERS = select(consumers).where(consumers.c.id.in_(bindparam("ids", expanding=True)))
+_TOUCH = (
+    update(providers)
+    .where(providers.c.id == bindparam("provider"))
+    .values(generation=providers.c.generation + 1, updated_at=bindparam("now"))
+)
+_FORGET = delete(allocations).where(allocations.c.consumer_id == bindparam("consumer"))
+_LEAVE = delete(consumers).where(consumers.c.id == bindparam("consumer"))
+_HOLD = insert(allocations)
 
 
 def held_by(tx: Tx, consumer_ids: Iterable[str]) -> dict[str, Held]:
     """Consumer → what it holds; consumers that hold nothing are missing."""
-    row = allocations.c
     held: dict[str, Held] = {}
-    for consumer, provider, name, used in tx.execute(
-        select(row.consumer_id, row.provider_id, row.resource_class, row.used).where(row.consumer_id.in_(list(consumer_ids)))
-    ):
+    for consumer, provider, name, used in tx.execute(_HELD, {"ids": list(consumer_ids)}):
         held.setdefault(consumer, {}).setdefault(provider, {})[name] = used
     return held
 
@@ -71,18 +78,18 @@ def replace(tx: Tx, wanted: Sequence[Wanted]) -> None:
     Raises Conflict (a generation that is not the current one), DoesNotFit, NoProvider.
     """
     ids = [want.consumer for want in wanted]
-    known = {row["id"]: row for row in rows(tx, select(consumers).where(consumers.c.id.in_(ids)))}
+    known: dict[str, Row] = {row["id"]: dict(row) for row in tx.execute(_CONSUMERS, {"ids": ids}).mappings()}
     for want in wanted:
         if want.guarded:
             _check_generation(want, known.get(want.consumer))
-    held = held_by(tx, ids)
+    held = held_by(tx, known) if known else {}
     # One order for everybody, so that two that move between the same providers never wait for each other.
     for provider in sorted({p for h in held.values() for p in h} | {p for want in wanted for p in want.resources}):
         _touch(tx, provider)
-    for what in held.values():
+    for consumer, what in held.items():
         for provider, had in what.items():
-            _give_back(tx, provider, had)
-    tx.execute(delete(allocations).where(allocations.c.consumer_id.in_(list(held))))
+            tx.execute(_giving_back(tuple(sorted(had))), {"provider": provider, **had})
+        tx.execute(_FORGET, {"consumer": consumer})
     for want in wanted:
         for provider, resources in want.resources.items():
             _take(tx, provider, resources)
@@ -151,23 +158,35 @@ def _check_generation(want: Wanted, found: Row | None) -> None:
 
 def _touch(tx: Tx, provider: str) -> None:
     """A provider's generation counts every change of its usage; the row's lock orders those who change it."""
-    statement = update(providers).where(providers.c.id == provider).values(generation=providers.c.generation + 1, updated_at=time.time())
-    if tx.execute(statement).rowcount != 1:
+    if tx.execute(_TOUCH, {"provider": provider, "now": time.time()}).rowcount != 1:
         raise NoProvider(f"Allocation for resource provider '{provider}' that does not exist.")
 
 
-def _give_back(tx: Tx, provider: str, resources: Resources) -> None:
+@lru_cache(256)
+def _giving_back(names: tuple[str, ...]) -> Update:
     row = inventories.c
-    statement = update(inventories).where(row.provider_id == provider, row.resource_class.in_(list(resources)))
-    tx.execute(statement.values(used=row.used - amounts(resources)))
+    return _of_classes(names).values(used=row.used - _amount(names))
+
+
+@lru_cache(256)
+def _taking(names: tuple[str, ...]) -> ReturningUpdate[str]:
+    row = inventories.c
+    return _of_classes(names).where(fits(_amount(names))).values(used=row.used + _amount(names)).returning(row.resource_class)
+
+
+def _of_classes(names: tuple[str, ...]) -> Update:
+    return update(inventories).where(inventories.c.provider_id == bindparam("provider"), inventories.c.resource_class.in_(names))
+
+
+def _amount(names: tuple[str, ...]) -> ColumnElement[int]:
+    """The amount that belongs to an inventory row's class; given by the class's name."""
+    return case({name: bindparam(name, type_=Integer) for name in names}, value=inventories.c.resource_class, else_=0)
 
 
 def _take(tx: Tx, provider: str, resources: Resources) -> None:
     if not resources:
         return
-    row, amount = inventories.c, amounts(resources)
-    statement = update(inventories).where(row.provider_id == provider, row.resource_class.in_(list(resources)), fits(amount))
-    taken = set(tx.execute(statement.values(used=row.used + amount).returning(row.resource_class)).scalars())
+    taken = set(tx.execute(_taking(tuple(sorted(resources))), {"provider": provider, **resources}).scalars())
     if len(taken) != len(resources):
         raise DoesNotFit(_why_not(tx, provider, {name: amount for name, amount in resources.items() if name not in taken}))
 
@@ -179,7 +198,7 @@ def _write(tx: Tx, want: Wanted, found: Row | None) -> None:
         for name, amount in resources.items()
     ]
     if not entries:
-        tx.execute(delete(consumers).where(consumers.c.id == want.consumer))
+        tx.execute(_LEAVE, {"consumer": want.consumer})
         return
     values = {
         "project_id": want.project_id,
@@ -189,7 +208,7 @@ def _write(tx: Tx, want: Wanted, found: Row | None) -> None:
         "updated_at": time.time(),
     }
     upsert(tx, consumers, {"id": want.consumer}, values)
-    tx.execute(insert(allocations), entries)
+    tx.execute(_HOLD, entries)
 
 
 def _why_not(tx: Tx, provider: str, resources: Resources) -> str:
