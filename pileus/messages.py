@@ -219,6 +219,7 @@ class HostReport(msgspec.Struct, frozen=True):
 
     host: str
     guests: dict[str, GuestNow]
+    at: float
 
 
 class ReadinessRequest(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from pileus.context import Context
 from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
 
-OPEN = ("queued", "sent")
+OPEN = ("queued", "sent", "unwinding")
 
 
 def new(tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard: bool = False, limit: float) -> str:
@@ -79,9 +79,10 @@ def take(tx: Tx, action_id: str, lease: float) -> tuple[Row, Row] | None:
     return action, server
 
 
-def free(tx: Tx, server_id: str) -> None:
-    """The computing is over."""
+def free(tx: Tx, server_id: str) -> list[str]:
+    """The computing is over; ids of the server's actions that are due, having perhaps waited for that."""
     tx.execute(update(servers).where(servers.c.id == server_id).values(lease_until=0.0))
+    return list(tx.execute(select(actions.c.id).where(actions.c.server_id == server_id, actions.c.due_at <= time.time())).scalars())
 
 
 def free_all(tx: Tx) -> None:
@@ -89,9 +90,9 @@ def free_all(tx: Tx) -> None:
     tx.execute(update(servers).where(servers.c.lease_until > 0).values(lease_until=0.0))
 
 
-def change(tx: Tx, action: Mapping[str, Any], **values: Any) -> bool:
-    """Change an open action as it was loaded; False when it was overtaken or finished meanwhile."""
-    guard = and_(actions.c.id == action["id"], actions.c.state.in_(OPEN), actions.c.attempt == action["attempt"])
+def change(tx: Tx, action: Mapping[str, Any], *, within: tuple[str, ...] = OPEN, **values: Any) -> bool:
+    """Change an action as it was loaded; False when it has left these states or begun another attempt meanwhile."""
+    guard = and_(actions.c.id == action["id"], actions.c.state.in_(within), actions.c.attempt == action["attempt"])
     return tx.execute(update(actions).where(guard).values(updated_at=time.time(), **values)).rowcount == 1
 
 

@@ -71,6 +71,7 @@ def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, c
                 "metadata": dict(wanted.metadata),
                 "flavor": dict(flavor),
                 "image_id": wanted.image_id,
+                "boot": None,
                 "key_name": wanted.key_name,
                 "public_keys": dict(wanted.public_keys),
                 "user_data": wanted.user_data,

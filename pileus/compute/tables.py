@@ -55,6 +55,7 @@ servers = Table(
     Column("metadata", Json, nullable=False, default=dict),
     Column("flavor", Json, nullable=False),  # a snapshot: id, name, ram, vcpus, disk, ephemeral, swap, extra_specs
     uid("image_id"),
+    Column("boot", Json),  # the BootSource, resolved once: a server outlives its image
     text("key_name"),
     Column("public_keys", Json, nullable=False, default=dict),
     text("user_data"),

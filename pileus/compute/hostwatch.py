@@ -1,0 +1,42 @@
+"""Listens to hosts: heartbeats become rows and inventories, lists of guests are held against what is written down."""
+
+from __future__ import annotations
+
+from pileus.bus import Subscription
+from pileus.compute import hosts, outcomes
+from pileus.compute.scheduler import Scheduler
+from pileus.compute.service import Compute
+from pileus.messages import HEARTBEAT, REPORT, Desired, HostFacts, HostReport, desired_subject
+
+
+class HostWatch:
+    def __init__(self, compute: Compute, scheduler: Scheduler) -> None:
+        self._compute = compute
+        self._scheduler = scheduler
+        self._subscriptions: list[Subscription] = []
+
+    async def start(self) -> None:
+        bus = self._compute.bus
+        self._subscriptions = [
+            bus.subscribe(HEARTBEAT, HostFacts, self.beat, queue="compute", concurrency=4),
+            bus.subscribe(REPORT, HostReport, self.report, queue="compute"),
+        ]
+
+    async def close(self) -> None:
+        for subscription in self._subscriptions:
+            await subscription.close()
+
+    async def beat(self, facts: HostFacts) -> None:
+        row, changed = await self._compute.store.write(hosts.beat, facts)
+        if changed:
+            offer = hosts.inventories(facts, self._compute.settings.compute)
+            await self._compute.placement.set_provider(row["id"], facts.host, offer)
+            self._scheduler.forget()
+
+    async def report(self, report: HostReport) -> None:
+        orders = await self._compute.store.write(outcomes.reconcile, report)
+        for server_id, generation in orders.remove:
+            gone = Desired(server_id, generation, "absent", "delete", hard=True)
+            await self._compute.bus.publish(desired_subject(report.host), gone)
+        if orders.actions:
+            await self._compute.hint(orders.actions)

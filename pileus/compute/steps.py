@@ -1,0 +1,189 @@
+"""The steps of an action: claim, allocate, resolve, send, release. Each talks to one service through its seam, with a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import msgspec
+
+from pileus.clients.image import ImageInfo
+from pileus.clients.network import RequestedNic
+from pileus.compute import hosts, outcomes
+from pileus.compute.lifecycle import Failure, Verb
+from pileus.compute.scheduler import NoValidHost, Request, Scheduler
+from pileus.compute.service import Compute
+from pileus.context import Context
+from pileus.errors import PileusError
+from pileus.messages import BootSource, Desired, GuestSpec, ImageRef, PortWiring, desired_subject
+from pileus.store.sql import Row
+
+T = TypeVar("T")
+
+
+class StepFailed(Exception):
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+class Steps:
+    def __init__(self, compute: Compute, scheduler: Scheduler) -> None:
+        self._compute = compute
+        self._scheduler = scheduler
+        self._limits = compute.settings.compute
+
+    async def run(self, verb: Verb, action: Row, server: Row) -> Desired | None:
+        """All of a plan up to the message for the host; None when there is nothing to tell a host. Raises StepFailed."""
+        if "claim" in verb.plan:
+            await self._claim(action, server)
+        if server["host"] is None:
+            await self.release(action, server)
+            return None
+        return await self.desired(verb, action, server)
+
+    async def desired(self, verb: Verb, action: Row, server: Row) -> Desired:
+        """The message for the host, made anew from what is written down (ports come back unchanged by their key)."""
+        spec = None
+        if "resolve" in verb.plan:
+            ports = await self._allocate(action, server)
+            spec = await self._spec(server, ports)
+        return Desired(
+            server_id=server["id"],
+            generation=server["generation"],
+            goal=verb.goal,
+            action=verb.name,
+            spec=spec,
+            hard=action["hard"] or verb.name == "reboot_hard",
+            signal=self._limits.plug_signal,
+            plug_timeout=self._limits.vif_plugging_timeout,
+            plug_fatal=self._limits.vif_plugging_is_fatal,
+        )
+
+    async def release(self, action: Row, server: Row) -> None:
+        """Give back ports and claim, then the server is gone."""
+        await self._limited("released", "", self._limits.network_limit, self._give_back(server))
+        action["stamps"]["released"] = time.time()
+        await self._compute.store.write(outcomes.deleted, action, server)
+
+    async def unwind(self, action: Row, server: Row, failure: Failure) -> None:
+        """What a failed create holds goes back; the host is told, in case it still works on it. Of other actions nothing is undone."""
+        if action["name"] != "create":
+            return
+        if server["host"] is not None:
+            gone = Desired(server["id"], server["generation"] + 1, "absent", "delete", hard=True)
+            await self._compute.bus.publish(desired_subject(server["host"]), gone)
+        await self._give_back(server)
+
+    async def down_reason(self, host: str) -> str | None:
+        """Why nothing can be expected of a host; None when it is up."""
+        row = await self._compute.store.read(hosts.by_name, host)
+        if row is None:
+            return "the host is unknown"
+        if hosts.is_up(row, self._limits):
+            return None
+        return f"the host has not been heard of for {time.time() - row['seen_at']:.0f} s"
+
+    async def _give_back(self, server: Row) -> None:
+        keep = [nic["port_id"] for nic in server["nics"] if nic["port_id"]]
+        await self._compute.network.release(server["id"], keep=keep)
+        await self._compute.placement.release(server["id"])
+
+    async def _claim(self, action: Row, server: Row) -> None:
+        nics = [RequestedNic(**nic) for nic in server["nics"]]
+        checked = await self._limited("claimed", "", self._limits.network_limit, self._compute.network.constraint(nics))
+        forced = server["forced_host"]
+        if forced and checked.host and forced != checked.host:
+            raise StepFailed(
+                Failure("claimed", "", f"No valid host was found. The network lives on {checked.host}, asked for was {forced}.")
+            )
+        flavor = server["flavor"]
+        resources = {"VCPU": flavor["vcpus"], "MEMORY_MB": flavor["ram"], "DISK_GB": flavor["disk"] + flavor["ephemeral"]}
+        request = Request(
+            resources={name: amount for name, amount in resources.items() if amount},
+            zone=server["zone"],
+            host=forced or checked.host,
+            forced=bool(forced),
+            physical_networks=checked.physical_networks,
+            tried=frozenset(action["tried"]),
+        )
+        claim = self._scheduler.claim(server["id"], request, project_id=server["project_id"], user_id=server["user_id"])
+        try:
+            server["host"] = await self._limited("claimed", "", self._limits.schedule_limit, claim)
+        except NoValidHost as error:
+            raise StepFailed(Failure("claimed", "", str(error))) from None
+        action["stamps"]["claimed"] = time.time()
+
+    async def _allocate(self, action: Row, server: Row) -> list[PortWiring]:
+        nics = [RequestedNic(**nic) for nic in server["nics"]]
+        host = str(server["host"])
+        call = self._compute.network.allocate(
+            owner(server),
+            server["id"],
+            nics,
+            host=host,
+            key=f"{server['id']}:{server['generation']}:{host}",
+            hostname=server["hostname"],
+            zone=server["zone"] or self._limits.availability_zone,
+        )
+        ports = await self._limited("addressed", host, self._limits.network_limit, call)
+        action["stamps"].setdefault("addressed", time.time())
+        return ports
+
+    async def _spec(self, server: Row, ports: list[PortWiring]) -> GuestSpec:
+        flavor = server["flavor"]
+        if server["boot"] is None:
+            server["boot"] = msgspec.to_builtins(await self._limited("image", "", self._limits.network_limit, self._boot(server)))
+        return GuestSpec(
+            server_id=server["id"],
+            name=server["name"],
+            hostname=server["hostname"],
+            project_id=server["project_id"],
+            user_id=server["user_id"],
+            vcpus=flavor["vcpus"],
+            memory_mb=flavor["ram"],
+            disk_gb=flavor["disk"],
+            boot=msgspec.convert(server["boot"], BootSource),
+            ports=ports,
+            config_drive=server["config_drive"],
+            user_data=server["user_data"],
+            metadata=server["metadata"],
+            public_keys=server["public_keys"],
+            availability_zone=server["zone"] or self._limits.availability_zone,
+            flavor_name=flavor["name"],
+            launch_index=server["launch_index"],
+        )
+
+    async def _boot(self, server: Row) -> BootSource:
+        """image.resolve: the image and the kernel and ramdisk that it names."""
+        if server["image_id"] is None:
+            return BootSource()
+        context = owner(server)
+        info = await self._compute.image.show(context, server["image_id"])
+        kernel = await self._compute.image.show(context, info.kernel_id) if info.kernel_id else None
+        ramdisk = await self._compute.image.show(context, info.ramdisk_id) if info.ramdisk_id else None
+        return BootSource(
+            image=image_ref(info),
+            kernel=image_ref(kernel) if kernel else None,
+            ramdisk=image_ref(ramdisk) if ramdisk else None,
+            command_line=info.command_line,
+        )
+
+    async def _limited(self, step: str, host: str, limit: float, work: Awaitable[T]) -> T:
+        try:
+            return await asyncio.wait_for(work, limit)
+        except TimeoutError:
+            raise StepFailed(Failure(step, host, f"no answer within {limit:g} s")) from None
+        except PileusError as error:
+            raise StepFailed(Failure(step, host, error.message, retry=error.kind == "HostTaken")) from None
+
+
+def owner(server: Row) -> Context:
+    """The project that a server belongs to, as the caller: its work may use what the project may use, nothing more."""
+    return Context(user_id=server["user_id"], project_id=server["project_id"], roles=frozenset({"member", "reader"}))
+
+
+def image_ref(info: ImageInfo) -> ImageRef:
+    return ImageRef(info.id, info.disk_format, info.size, info.sha512, info.virtual_size)  # type: ignore[arg-type]
