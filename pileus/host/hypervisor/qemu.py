@@ -46,9 +46,11 @@ START_THREADS = 4
 
 @dataclasses.dataclass
 class _Slot:
-    """What is known of one guest. `process` is None while it is stopped; `ending`: we asked for its end ourselves."""
+    """What is known of one guest. `whole`: it was made, or found; `process` is None while it is stopped; `ending`: we
+    asked for its end ourselves."""
 
     folder: GuestFolder
+    whole: bool = False
     lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     process: Guest | None = None
     watcher: asyncio.Task[None] | None = None
@@ -229,6 +231,7 @@ class Qemu:
                 raise HypervisorError(f"the guest cannot be started: {_words(error)}") from None
             raise
         slot.ending = slot.crashed = False
+        slot.whole = True
 
     async def _spawn(self, slot: _Slot, uid: int, boot: _Boot) -> None:
         threads = self._threads[boot.acceleration]
@@ -315,17 +318,18 @@ class Qemu:
         await self._end(slot, kill=True)
         uid = await asyncio.to_thread(slot.folder.remove) or uid
         self._uids.discard(uid)
-        self._slots.pop(slot.folder.server_id, None)
+        slot.whole = False
 
     async def _adopt(self, folder: GuestFolder, pid: int | None) -> FoundGuest | None:
         async with self._locked(folder.server_id, make=True) as slot:
             assert slot is not None
+            spec = await asyncio.to_thread(folder.read_spec)
+            slot.whole = True
             if slot.process is None and pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     self._take_over(slot, Guest(pid, None, folder.monitor_socket))
-            spec = await asyncio.to_thread(folder.read_spec)
             if spec is None:
-                await self._remove(slot)
+                await self._settle(self._remove(slot))
                 return None
             power = await self._power(slot)
             if slot.process is not None and power in ("stopped", "crashed"):
@@ -360,7 +364,11 @@ class Qemu:
                 return
             async with slot.lock:
                 if self._slots.get(server_id) is slot:
-                    yield slot
+                    try:
+                        yield slot
+                    finally:
+                        if not slot.whole:
+                            self._slots.pop(server_id, None)
                     return
 
     @contextlib.asynccontextmanager
