@@ -1,0 +1,1 @@
+"""Keystone's v3 API: parse, authorise, call, shape. The rules are one level up."""
