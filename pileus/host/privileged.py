@@ -172,8 +172,12 @@ def has_address(name: str) -> bool:
 
 
 def move_link(name: str, namespace: str, *, mac: str | None = None, mtu: int | None = None) -> None:
-    """Move a device from the calling thread's namespace into a named one, with MAC and MTU; it is down there. Raises OSError."""
-    handle = os.open(namespace_path(namespace), os.O_RDONLY | os.O_CLOEXEC)
+    """Move a device from the calling thread's namespace into a named one ("": ours), with MAC and MTU; it is down there.
+
+    Raises OSError.
+    """
+    path = namespace_path(namespace) if namespace else "/proc/self/ns/net"
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         netlink.set_link(name, mac=mac, mtu=mtu, namespace_fd=handle)
     finally:
@@ -206,9 +210,18 @@ def namespace_path(name: str) -> Path:
     return _RUN / name
 
 
+def namespace_exists(name: str) -> bool:
+    """Whether there is such a namespace. A name without a mount on it is what a killed creation left behind: it does not count."""
+    path = namespace_path(name)
+    try:
+        return path.stat().st_dev != _RUN.stat().st_dev
+    except FileNotFoundError:
+        return False
+
+
 def create_namespace(name: str) -> None:
     """Make a named network namespace with `lo` up; nothing happens if it is there. Raises OSError."""
-    if _is_namespace(name):
+    if namespace_exists(name):
         return
     _run_in_thread(lambda: _create_namespace(name))
 
@@ -298,15 +311,6 @@ def _create_namespace(name: str) -> None:
         path.unlink(missing_ok=True)
         raise
     netlink.set_link("lo", up=True)
-
-
-def _is_namespace(name: str) -> bool:
-    """A name without a mount on it is what a killed creation left behind."""
-    path = namespace_path(name)
-    try:
-        return path.stat().st_dev != _RUN.stat().st_dev
-    except FileNotFoundError:
-        return False
 
 
 def _run_in_thread(function: Callable[[], None]) -> None:

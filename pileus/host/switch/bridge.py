@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from pileus.host.switch import openflow
 from pileus.host.switch.openflow import FoundFlow, Message
@@ -100,9 +101,8 @@ class Bridge(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket gives
-        self._transport = transport
-        transport.write(openflow.hello(next(self._xids)))
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(openflow.hello(next(self._xids)))
 
     def data_received(self, data: bytes) -> None:
         self._data += data
@@ -144,7 +144,7 @@ class Bridge(asyncio.Protocol):
     def _error(self, xid: int, body: bytes) -> None:
         text = openflow.error_text(body)
         if not self._greeted.done():
-            self._greeted.set_exception(BridgeError(f"the bridge speaks no OpenFlow 1.4: {text}"))
+            self._greeted.set_exception(BridgeError(f"the bridge speaks no OpenFlow 1.5: {text}"))
             return
         if xid in self._questions and not self._questions[xid][0].done():
             self._questions[xid][0].set_exception(BridgeError(text))

@@ -1,7 +1,8 @@
-"""OpenFlow 1.4 as bytes: what we say to a bridge and what it answers. Pure; `bridge` holds the connection.
+"""OpenFlow 1.5 as bytes: what we say to a bridge and what it answers. Pure; `bridge` holds the connection.
 
-Sources: OpenFlow Switch Specification 1.4.0 (sections 7.1 to 7.3), and Open vSwitch's extensions under vendor 0x2320 (registers,
-`resubmit`, `output` to a register, the 1.5 group message that inserts and removes single buckets).
+1.5 and not 1.4 because it can insert and remove a single bucket of a group: a flood list that is not rewritten with each port.
+Sources: OpenFlow Switch Specification 1.5.0 (sections 7.1 to 7.3), and Open vSwitch's extensions under vendor 0x2320 (registers,
+`resubmit`, `output` to a register).
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-VERSION = 5
+VERSION = 6
 HEADER = struct.Struct("!BBHI")
 
-HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, EXPERIMENTER = 0, 1, 2, 3, 4
-_FLOW_MOD = 14
+HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY = 0, 1, 2, 3
+_FLOW_MOD, _GROUP_MOD = 14, 15
 _MULTIPART_REQUEST, MULTIPART_REPLY = 18, 19
 _BARRIER_REQUEST, BARRIER_REPLY = 20, 21
 BUNDLE_CONTROL, _BUNDLE_ADD = 33, 34
@@ -212,16 +213,16 @@ def flow_request(xid: int, *, table: int | None = None, cookie: int = 0, mask: i
 
 _FLOW_STATS = 1
 _MORE = 1
+_FLOW_DESCRIPTION = struct.Struct("!H2xBxH8xQ2xH")
+_MATCH_AT = 24
 
 
 def flow_reply(body: bytes) -> tuple[list[FoundFlow], bool]:
     """The flows of one part of an answer, and whether more parts follow."""
     flows, offset = [], 8
-    while offset + 48 <= len(body):
-        length, table, priority = struct.unpack_from("!HBx8xH", body, offset)
-        (cookie,) = struct.unpack_from("!Q", body, offset + 24)
-        match_length = struct.unpack_from("!H", body, offset + 50)[0]
-        match = dict(_read_match(body[offset + 52 : offset + 48 + match_length]))
+    while offset + _FLOW_DESCRIPTION.size <= len(body):
+        length, table, priority, cookie, match_length = _FLOW_DESCRIPTION.unpack_from(body, offset)
+        match = dict(_read_match(body[offset + _FLOW_DESCRIPTION.size : offset + _MATCH_AT + match_length]))
         flows.append(FoundFlow(table, priority, cookie, match))
         offset += length
     return flows, bool(struct.unpack_from("!HH", body)[1] & _MORE)
@@ -255,9 +256,9 @@ _ERROR_CODES = {
     (6, 15): "no such bucket",
     (6, 16): "bucket is there already",
     (17, 2): "no such bundle",
-    (17, 5): "message not possible in a bundle",
-    (17, 11): "a message of the bundle failed",
-    (17, 13): "bundle timed out",
+    (17, 10): "message not possible in a bundle",
+    (17, 13): "a message of the bundle failed",
+    (17, 14): "bundle timed out",
 }
 
 
@@ -357,7 +358,7 @@ _LAST_BUCKET, _ALL_BUCKETS = 0xFFFFFFFE, 0xFFFFFFFF
 
 def _group(xid: int, command: int, group: int, at: int, buckets: bytes = b"") -> bytes:
     body = struct.pack("!HBxIH2xI", command, 0, group, len(buckets), at) + buckets
-    return message(EXPERIMENTER, xid, struct.pack("!II", _NICIRA, 31) + body)
+    return message(_GROUP_MOD, xid, body)
 
 
 def _insert_bucket(change: InsertBucket, xid: int) -> bytes:

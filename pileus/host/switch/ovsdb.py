@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -63,6 +63,10 @@ class Ovsdb:
         except BaseException:
             await self.close()
             raise
+
+    async def connected(self, limit: float) -> None:
+        """Returns when there is a connection. Raises TimeoutError after `limit` seconds."""
+        await asyncio.wait_for(self._up.wait(), limit)
 
     async def close(self) -> None:
         """End the connection. Calls under way fail with OvsdbError."""
@@ -243,8 +247,7 @@ class _Line(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a stream socket gives
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -1,0 +1,354 @@
+"""Our part of the switch's database: ports by name, local tags, and a writer that puts what is asked at the same time into one
+transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pileus.host.switch import SwitchError, rows
+from pileus.host.switch.ovsdb import Change, Ovsdb, OvsdbError
+from pileus.host.switch.rows import Operation, Plugged
+
+FIRST_TAG, LAST_TAG = 1, 4094
+_APPLY_LIMIT = 10.0
+_LARGEST_BATCH = 64
+
+
+@dataclass
+class _Request:
+    """Some operations of the next transaction. `network_id`: whose tag they need until their rows are there."""
+
+    make: Callable[[int], list[Operation]]
+    done: asyncio.Future[None]
+    network_id: str | None = None
+
+
+@dataclass
+class _Network:
+    """A local tag and who needs it: the ports whose rows name it, and requests under way."""
+
+    tag: int
+    names: set[str] = field(default_factory=set)
+    requests: int = 0
+
+
+class Database:
+    """`on_port(before, after)` hears of each change of a row of ours."""
+
+    def __init__(
+        self,
+        path: Path,
+        bridge: str,
+        *,
+        on_port: Callable[[Plugged | None, Plugged | None], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.bridge = bridge
+        self.plugged: dict[str, Plugged] = {}
+        self._on_port = on_port
+        self._numbers: dict[str, int] = {}
+        self._errors: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._port_uuids: dict[str, str] = {}
+        self._networks: dict[str, _Network] = {}
+        self._tags: set[int] = set()
+        self._leaving: set[str] = set()
+        self._next_tag = FIRST_TAG
+        self._port_waits: dict[str, set[asyncio.Future[None]]] = {}
+        self._applied_waits: set[tuple[int, asyncio.Future[None]]] = set()
+        self._queue: asyncio.Queue[_Request] = asyncio.Queue()
+        self._writer: asyncio.Task[None] | None = None
+        self._ovsdb = Ovsdb(path, rows.COLUMNS, on_changes=self._changed, on_lost=on_lost)
+
+    async def start(self, *, limit: float) -> None:
+        """Connect and read; an empty database gets its root row. Raises TimeoutError after `limit` seconds, SwitchError."""
+        await self._ovsdb.start(limit=limit)
+        if not self._ovsdb.rows["Open_vSwitch"]:
+            await self._transact([rows.insert_root()])
+        self._writer = asyncio.create_task(self._write(), name="switch database writer")
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._writer
+        await self._ovsdb.close()
+
+    # --- Reading
+
+    def number(self, name: str) -> int:
+        """The OpenFlow port number of an interface, ours or not; 0 while it has none, -1 when the switch could not take it."""
+        return self._numbers.get(name, 0)
+
+    @contextlib.contextmanager
+    def leaving(self, names: Iterable[str]) -> Iterator[None]:
+        """While these ports are being removed they do not count as users of their networks, for others that go, too."""
+        own = set(names) - self._leaving
+        self._leaving |= own
+        try:
+            yield
+        finally:
+            self._leaving -= own
+
+    def unused_networks(self, names: Iterable[str]) -> list[tuple[str, int]]:
+        """Id and tag of these ports' networks that have no other port here and none being added."""
+        networks = {self.plugged[name].network_id for name in names if name in self.plugged}
+        found = [(network_id, self._networks[network_id]) for network_id in networks]
+        return [(key, network.tag) for key, network in found if not network.requests and network.names <= self._leaving]
+
+    def bridge_note(self, name: str, key: str) -> str:
+        """What is noted in a bridge's `external_ids`; empty where nothing is."""
+        row = self._ovsdb.rows["Bridge"][self._bridge_uuid(name)]
+        return str(row["external_ids"].get(key, ""))
+
+    async def connected(self, limit: float) -> None:
+        """Returns when the database is connected and read. Raises TimeoutError."""
+        await self._ovsdb.connected(limit)
+
+    def version(self) -> str:
+        """The switch's version; empty where it does not say."""
+        return str(rows.optional(next(iter(self._ovsdb.rows["Open_vSwitch"].values()))["ovs_version"], ""))
+
+    # --- Writing
+
+    async def add_port(self, name: str, network_id: str, notes: Callable[[int], Mapping[str, str]], *, kind: str = "") -> Plugged:
+        """Add a port of a network, or change what is noted of it, and wait until the switch has it. `notes` is given the
+        network's tag. Raises SwitchError with the switch's own words."""
+        tag = self._hold_tag(network_id)
+        wanted = dict(notes(tag))
+
+        def make(number: int) -> list[Operation]:
+            standing = self.plugged.get(name)
+            if standing is not None:
+                return [rows.update_notes(standing.uuid, wanted)]
+            return rows.insert_port(self._bridge_uuid(self.bridge), name, wanted, kind=kind, number=number)
+
+        standing = self.plugged.get(name)
+        if standing is not None and self._notes(standing) == wanted:
+            self._release_tag(network_id)
+        else:
+            await self._submit(make, network_id)
+        await self._port_applied(name)
+        return self.plugged[name]
+
+    async def delete_ports(self, names: Iterable[str]) -> None:
+        """Remove ports in one transaction; returns when the switch has let go of their devices, or is not there to hold them."""
+        uuids = [self._port_uuids[name] for name in names if name in self._port_uuids]
+        if uuids:
+            await self.apply(rows.delete_ports(self._bridge_uuid(self.bridge), uuids))
+
+    async def ensure_bridge(self, name: str, notes: Mapping[str, str]) -> None:
+        """Make a bridge, or make an existing one what it must be. Raises SwitchError."""
+        try:
+            standing = self._bridge_uuid(name)
+        except SwitchError:
+            await self._transact(rows.insert_bridge(self._root(), name, notes))
+        else:
+            await self._transact([rows.keep_bridge(standing)])
+
+    async def ensure_port(self, bridge: str, name: str, *, kind: str = "", options: Mapping[str, str] = {}) -> None:
+        """Have a port that belongs to no network (a device, a patch) on a bridge. Raises SwitchError."""
+        if name not in self._port_uuids:
+            notes = {"pileus-bridge": self.bridge}
+            await self._transact(rows.insert_port(self._bridge_uuid(bridge), name, notes, kind=kind, options=options))
+
+    async def remove_port(self, bridge: str, name: str) -> None:
+        """Take a port that belongs to no network off a bridge. Not there: nothing."""
+        uuid = self._port_uuids.get(name)
+        if uuid is not None:
+            await self.apply(rows.delete_ports(self._bridge_uuid(bridge), [uuid]))
+
+    async def remove_bridge(self, name: str) -> None:
+        """Remove a bridge with its ports. Not there: nothing."""
+        with contextlib.suppress(SwitchError):
+            await self._transact([rows.delete_bridge(self._root(), self._bridge_uuid(name))])
+
+    def bridges(self, prefix: str) -> list[str]:
+        return [row["name"] for row in self._ovsdb.rows["Bridge"].values() if row["name"].startswith(prefix)]
+
+    async def apply(self, operations: Sequence[Operation] = ()) -> None:
+        """A transaction, and wait until the switch has applied it. Raises SwitchError."""
+        results = await self._transact([*operations, *rows.ask_applied(self._root())])
+        wanted = results[-1]["rows"][0]["next_cfg"]
+        if self._current() >= wanted:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        wait = (wanted, done)
+        self._applied_waits.add(wait)
+        try:
+            await asyncio.wait_for(done, _APPLY_LIMIT)
+        except TimeoutError:
+            raise SwitchError(f"Open vSwitch did not apply a change within {_APPLY_LIMIT:.0f} s") from None
+        finally:
+            self._applied_waits.discard(wait)
+
+    async def port_numbered(self, name: str) -> int:
+        """An interface's port number as soon as it has one. Raises SwitchError."""
+        await self._port_applied(name)
+        return self._numbers[name]
+
+    # ---
+
+    async def _transact(self, operations: list[Operation]) -> list[Any]:
+        try:
+            return await self._ovsdb.transact(operations)
+        except OvsdbError as error:
+            raise SwitchError(f"the switch's database refused: {error}") from None
+        except TimeoutError:
+            raise SwitchError("the switch's database did not answer") from None
+
+    async def _submit(self, make: Callable[[int], list[Operation]], network_id: str) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Request(make, done, network_id))
+        await done
+
+    async def _write(self) -> None:
+        """The single writer: what has gathered while one transaction was under way becomes the next one."""
+        while True:
+            batch = [await self._queue.get()]
+            while not self._queue.empty() and len(batch) < _LARGEST_BATCH:
+                batch.append(self._queue.get_nowait())
+            await self._write_batch(batch)
+
+    async def _write_batch(self, batch: list[_Request]) -> None:
+        try:
+            await self._transact([op for number, request in enumerate(batch) for op in request.make(number)])
+        except SwitchError as error:
+            if len(batch) > 1:
+                # One bad request must not spoil its neighbours'.
+                for request in batch:
+                    await self._write_batch([request])
+                return
+            if not batch[0].done.done():
+                batch[0].done.set_exception(error)
+        except asyncio.CancelledError:
+            for request in batch:
+                request.done.cancel()
+            raise
+        for request in batch:
+            if request.network_id is not None:
+                self._release_tag(request.network_id)
+            if not request.done.done():
+                request.done.set_result(None)
+
+    async def _port_applied(self, name: str) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waits = self._port_waits.setdefault(name, set())
+        waits.add(done)
+        try:
+            if not self._numbers.get(name):
+                await asyncio.wait_for(done, _APPLY_LIMIT)
+        except TimeoutError:
+            raise SwitchError(f"Open vSwitch did not take port {name} within {_APPLY_LIMIT:.0f} s") from None
+        finally:
+            waits.discard(done)
+            if not waits and self._port_waits.get(name) is waits:
+                del self._port_waits[name]
+        if self._numbers.get(name, 0) < 0:
+            raise SwitchError(f"Open vSwitch could not take port {name}: {self._errors.get(name) or 'no reason given'}")
+
+    # --- Tags
+
+    def _hold_tag(self, network_id: str) -> int:
+        network = self._networks.get(network_id)
+        if network is None:
+            network = self._networks[network_id] = _Network(self._free_tag())
+            self._tags.add(network.tag)
+        network.requests += 1
+        return network.tag
+
+    def _release_tag(self, network_id: str) -> None:
+        self._networks[network_id].requests -= 1
+        self._drop_unused(network_id)
+
+    def _drop_unused(self, network_id: str) -> None:
+        network = self._networks[network_id]
+        if not network.names and not network.requests:
+            self._tags.discard(network.tag)
+            del self._networks[network_id]
+
+    def _free_tag(self) -> int:
+        """The next free one in turn, so that a number just freed rests a while."""
+        if len(self._tags) > LAST_TAG - FIRST_TAG:
+            raise SwitchError(f"this host has ports in {LAST_TAG} networks already: no local tag is left")
+        while self._next_tag in self._tags:
+            self._next_tag = self._next_tag % LAST_TAG + 1
+        tag, self._next_tag = self._next_tag, self._next_tag % LAST_TAG + 1
+        return tag
+
+    # --- The replica
+
+    def _changed(self, changes: list[Change]) -> None:
+        told: list[tuple[Plugged | None, Plugged | None]] = []
+        for table, uuid, row in changes:
+            if table == "Port":
+                self._port_changed(uuid, row)
+            elif table == "Interface":
+                told += self._interface_changed(uuid, row)
+        if any(table == "Open_vSwitch" for table, _, _ in changes):
+            current = self._current()
+            for wanted, done in list(self._applied_waits):
+                if current >= wanted and not done.done():
+                    done.set_result(None)
+        for before, after in told:
+            self._on_port(before, after)
+
+    def _port_changed(self, uuid: str, row: dict[str, Any] | None) -> None:
+        if row is not None:
+            self._port_uuids[row["name"]] = uuid
+            return
+        for name in [name for name, known in self._port_uuids.items() if known == uuid]:
+            del self._port_uuids[name]
+
+    def _interface_changed(self, uuid: str, row: dict[str, Any] | None) -> list[tuple[Plugged | None, Plugged | None]]:
+        name = self._names.pop(uuid, "") if row is None else row["name"]
+        before = self.plugged.get(name)
+        if row is None:
+            # A row of the same name may have come before the old one's end is told.
+            if before is not None and before.uuid != uuid:
+                return []
+            self._numbers.pop(name, None)
+            self._errors.pop(name, None)
+            after = None
+        else:
+            self._names[uuid] = name
+            self._numbers[name] = rows.optional(row["ofport"], 0)
+            self._errors[name] = rows.optional(row["error"], "")
+            if self._numbers[name]:
+                for done in self._port_waits.get(name, ()):
+                    if not done.done():
+                        done.set_result(None)
+            after = rows.read_plugged(uuid, row, self.bridge)
+        if before == after:
+            return []
+        if before is not None:
+            self._networks[before.network_id].names.discard(name)
+            del self.plugged[name]
+        if after is not None:
+            network = self._networks.setdefault(after.network_id, _Network(after.tag))
+            network.names.add(name)
+            self._tags.add(after.tag)
+            self.plugged[name] = after
+        if before is not None:
+            self._drop_unused(before.network_id)
+        return [(before, after)]
+
+    def _notes(self, plugged: Plugged) -> dict[str, str]:
+        return dict(self._ovsdb.rows["Interface"][plugged.uuid]["external_ids"])
+
+    def _root(self) -> str:
+        return next(iter(self._ovsdb.rows["Open_vSwitch"]))
+
+    def _current(self) -> int:
+        return int(next(iter(self._ovsdb.rows["Open_vSwitch"].values()))["cur_cfg"])
+
+    def _bridge_uuid(self, name: str) -> str:
+        for uuid, row in self._ovsdb.rows["Bridge"].items():
+            if row["name"] == name:
+                return uuid
+        raise SwitchError(f"bridge {name} is not there")

@@ -1,0 +1,307 @@
+"""The switch seam on Open vSwitch, userspace datapath: plug is a row in its database, wire is an OpenFlow bundle.
+
+What stands is read back from the switch itself (Interface rows, marker flows), so another process can take over at any instant. A
+supervisor holds the connections, starts our own daemons again when they die, and lays the tables anew when they were lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from pileus import settings
+from pileus.errors import StartupError
+from pileus.host import netlink, privileged
+from pileus.host.privileged import Namespace, tap_name
+from pileus.host.switch import SwitchError, SwitchPort, Tap, rows
+from pileus.host.switch.bridge import BridgeError
+from pileus.host.switch.daemons import borrow_device, database_socket, namespace_name, start_daemons
+from pileus.host.switch.database import Database
+from pileus.host.switch.flows import DHCP_KIND, PORT_KIND, cookie
+from pileus.host.switch.pipeline import Pipeline, Uplink
+from pileus.host.switch.rows import Plugged
+from pileus.host.switch.watching import Watches
+from pileus.messages import PortWiring
+
+_CONNECT_LIMIT = 10.0
+_BACK_LIMIT = 15.0
+_RETRY = 0.2
+
+_log = structlog.get_logger()
+
+
+class OpenVSwitch:
+    """See `Switch`. With `settings.switch_db` a running Open vSwitch is used, in our network namespace; without, daemons of our own
+    in `folder`, in a namespace of theirs. `open_tap` gives fd -1 where a guest already holds the TAP."""
+
+    on_reset: Callable[[], None] | None = None
+
+    def __init__(self, folder: Path, settings: settings.Host) -> None:
+        self._folder = folder
+        self._own = not settings.switch_db
+        self._mappings = settings.bridge_mappings
+        self._bridge = settings.bridge
+        socket = database_socket(folder) if self._own else Path(settings.switch_db.removeprefix("unix:"))
+        self._run_folder = socket.parent
+        self._namespace = Namespace(namespace_name(folder) if self._own else "")
+        self._watches = Watches()
+        self._pipeline = Pipeline(self._lost)
+        self._database = Database(socket, self._bridge, on_port=self._port_changed, on_lost=self._lost)
+        self._up = asyncio.Event()
+        self._trouble = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+
+    # --- Coming and going
+
+    async def start(self) -> None:
+        if self._own:
+            await start_daemons(self._folder)
+        try:
+            await self._database.start(limit=_CONNECT_LIMIT)
+        except TimeoutError:
+            raise StartupError(f"no Open vSwitch database answers at {self._run_folder}") from None
+        except SwitchError as error:
+            raise StartupError(f"Open vSwitch: {error}") from None
+        try:
+            await self._make_bridges()
+            await self._establish()
+            await self._drop_strangers()
+        except (SwitchError, BridgeError, OSError, TimeoutError) as error:
+            await self.close()
+            raise StartupError(f"Open vSwitch: {error}") from None
+        except BaseException:
+            await self.close()
+            raise
+        self._supervisor = asyncio.create_task(self._supervise(), name="switch supervisor")
+
+    async def close(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+        self._pipeline.close()
+        await self._database.close()
+        self._namespace.close()
+
+    async def _make_bridges(self) -> None:
+        await self._database.ensure_bridge(self._bridge, {})
+        for bridge in self._database.bridges(prefix="br-"):
+            if self._database.bridge_note(bridge, "pileus-physnet-of") == self._bridge and bridge not in self._physical_bridges():
+                await self._database.remove_bridge(bridge)
+        for physical, device in self._mappings.items():
+            names = _physical_names(physical)
+            if self._own and not await self._namespace.run(privileged.link_exists, device):
+                await asyncio.to_thread(borrow_device, self._folder, device)
+            await self._database.ensure_bridge(names.bridge, {"pileus-physnet-of": self._bridge})
+            await self._database.ensure_port(names.bridge, device)
+            await self._database.ensure_port(self._bridge, names.near, kind="patch", options={"peer": names.far})
+            await self._database.ensure_port(names.bridge, names.far, kind="patch", options={"peer": names.near})
+            if self._own:
+                await self._namespace.run(netlink.set_link, device, up=True)
+        await self._database.apply()
+
+    async def _establish(self) -> bool:
+        """Connect to the bridges and learn what is wired; True when the tables had to be laid anew."""
+        await self._pipeline.connect(self._run_folder, self._bridge, self._physical_bridges(), limit=_CONNECT_LIMIT)
+        if await self._pipeline.read():
+            self._up.set()
+            return False
+        # Only now, with the bridge configured in full, port numbers mean what the database says.
+        await self._database.apply()
+        await self._pipeline.reset()
+        self._up.set()
+        for device in list(self._database.plugged.values()):
+            if device.namespace:
+                try:
+                    await self._place_dhcp_device(device)
+                except SwitchError as error:
+                    _log.warning("DHCP device is not back", network=device.network_id, cause=str(error))
+        return True
+
+    def _lost(self) -> None:
+        self._up.clear()
+        self._trouble.set()
+
+    async def _supervise(self) -> None:
+        while True:
+            await self._trouble.wait()
+            self._trouble.clear()
+            try:
+                if self._own:
+                    await start_daemons(self._folder)
+                await self._database.connected(_CONNECT_LIMIT)
+                reset = await self._establish()
+            except (StartupError, SwitchError, BridgeError, OSError, TimeoutError) as error:
+                _log.warning("switch is not back yet", cause=str(error))
+                await asyncio.sleep(_RETRY)
+                self._trouble.set()
+                continue
+            _log.info("switch is back", tables_lost=reset)
+            if reset and self.on_reset is not None:
+                self.on_reset()
+
+    async def _drop_strangers(self) -> None:
+        """What a process left that was killed while it worked: flows without a port, TAPs without a port or a holder."""
+        standing = self._database.plugged.values()
+        await self._pipeline.drop_strangers(
+            {_cookie(plugged) for plugged in standing}, {(plugged.network_id, plugged.tag) for plugged in standing}
+        )
+        if self._own:
+            await self._namespace.run(_delete_stray_taps, {plugged.name for plugged in standing})
+
+    async def _ready(self) -> None:
+        try:
+            await asyncio.wait_for(self._up.wait(), _BACK_LIMIT)
+        except TimeoutError:
+            raise SwitchError(f"Open vSwitch has not been there for {_BACK_LIMIT:.0f} s") from None
+
+    # --- Ports
+
+    async def open_tap(self, port_id: str, mtu: int) -> Tap:
+        name = tap_name(port_id)
+        opening = asyncio.ensure_future(self._namespace.run(privileged.open_tap, name, mtu))
+        try:
+            return Tap(name, await asyncio.shield(opening))
+        except OSError as error:
+            raise SwitchError(f"TAP {name} cannot be made: {error.strerror or error}") from None
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_result)
+            raise
+
+    async def plug(self, port: PortWiring) -> None:
+        await self._ready()
+        name = tap_name(port.port_id)
+        await self._database.add_port(name, port.network_id, lambda tag: rows.port_notes(port, self._bridge, tag))
+
+    async def wire(self, port: PortWiring) -> None:
+        await self._ready()
+        plugged = self._database.plugged.get(tap_name(port.port_id))
+        if plugged is None or plugged.ofport <= 0:
+            raise SwitchError(f"port {port.port_id} is not plugged here")
+        await self._pipeline.wire(port, plugged.ofport, plugged.tag, self._uplink(port))
+
+    async def unplug(self, port_ids: Sequence[str]) -> None:
+        await self._ready()
+        names = [tap_name(port_id) for port_id in port_ids]
+        await self._remove(names, [cookie(PORT_KIND, port_id) for port_id in port_ids])
+        try:
+            await self._namespace.run(privileged.delete_links, names)
+        except OSError as error:
+            raise SwitchError(f"TAPs cannot be removed: {error.strerror or error}") from None
+
+    async def ports(self) -> list[SwitchPort]:
+        await self._ready()
+        try:
+            await self._pipeline.read()
+        except (BridgeError, TimeoutError) as error:
+            raise SwitchError(f"the switch does not tell its flows: {error}") from None
+        return self._ports()
+
+    def watch(self) -> AsyncIterator[SwitchPort]:
+        return self._watches.add(port for port in self._ports() if self._database.number(port.tap) > 0)
+
+    async def _remove(self, names: list[str], cookies: list[int]) -> None:
+        with self._database.leaving(names):
+            await self._pipeline.unwire(cookies, lambda: self._database.unused_networks(names))
+            await self._database.delete_ports(names)
+
+    def _ports(self) -> list[SwitchPort]:
+        return [self._switch_port(plugged) for plugged in self._database.plugged.values() if plugged.port_id]
+
+    def _switch_port(self, plugged: Plugged) -> SwitchPort:
+        mark = self._pipeline.marks.get(_cookie(plugged))
+        stands = mark is not None and (mark.ofport, mark.tag) == (plugged.ofport, plugged.tag)
+        return SwitchPort(plugged.port_id, plugged.name, plugged.generation, mark.generation if mark and stands else 0)
+
+    def _port_changed(self, before: Plugged | None, after: Plugged | None) -> None:
+        if after is None:
+            if before is not None:
+                self._watches.drop(before.port_id)
+        elif after.port_id and after.ofport > 0:
+            known = before is not None and before.ofport > 0 and before.generation == after.generation
+            if not known:
+                self._watches.put(self._switch_port(after))
+
+    # --- The physical network
+
+    def _physical_bridges(self) -> list[str]:
+        return [_physical_names(physical).bridge for physical in self._mappings]
+
+    def _uplink(self, port: PortWiring) -> Uplink | None:
+        if port.network_type != "vlan":
+            return None
+        device = self._mappings.get(port.physical_network or "")
+        if device is None or port.segmentation_id is None:
+            raise SwitchError(f"this host has no device for physical network {port.physical_network!r}: add one to host.bridge_mappings")
+        names = _physical_names(port.physical_network or "")
+        near, far, out = (self._database.number(name) for name in (names.near, names.far, device))
+        if min(near, far, out) <= 0:
+            raise SwitchError(f"the switch cannot use device {device!r} of physical network {port.physical_network!r}")
+        return Uplink(names.bridge, near, far, out, port.segmentation_id)
+
+    # --- DHCP
+
+    async def dhcp_device(self, network_id: str, namespace: str, mac: str, mtu: int) -> str:
+        await self._ready()
+        name = _dhcp_name(network_id)
+        plugged = await self._database.add_port(
+            name,
+            network_id,
+            lambda tag: rows.dhcp_notes(network_id, mac, mtu, namespace, self._bridge, tag),
+            kind="internal",
+        )
+        await self._place_dhcp_device(plugged)
+        return name
+
+    async def remove_dhcp_device(self, network_id: str, namespace: str) -> None:
+        await self._ready()
+        await self._remove([_dhcp_name(network_id)], [cookie(DHCP_KIND, network_id)])
+
+    async def _place_dhcp_device(self, device: Plugged) -> None:
+        """Into its namespace (the switch makes it in its own), with MAC and MTU, up; and its flows."""
+        there = Namespace(device.namespace)
+        try:
+            if not await there.run(privileged.link_exists, device.name):
+                await self._namespace.run(privileged.move_link, device.name, device.namespace, mac=device.mac, mtu=device.mtu or None)
+            await there.run(netlink.set_link, device.name, mac=device.mac, mtu=device.mtu or None, up=True)
+        except OSError as error:
+            raise SwitchError(f"DHCP device {device.name} in namespace {device.namespace}: {error.strerror or error}") from None
+        finally:
+            there.close()
+        await self._pipeline.wire_dhcp(device)
+
+
+class _PhysicalNames:
+    """Of a physical network's bridge and the patch pair to it. Long names are cut, and told apart by a hash."""
+
+    def __init__(self, physical: str) -> None:
+        short = physical if len(physical) <= 11 else physical[:6] + hashlib.blake2b(physical.encode(), digest_size=2).hexdigest()
+        self.bridge, self.near, self.far = f"br-{short}", f"int-{short}", f"phy-{short}"
+
+
+def _physical_names(physical: str) -> _PhysicalNames:
+    return _PhysicalNames(physical)
+
+
+def _dhcp_name(network_id: str) -> str:
+    return "dhcp" + network_id[:11]
+
+
+def _cookie(plugged: Plugged) -> int:
+    return cookie(PORT_KIND, plugged.port_id) if plugged.port_id else cookie(DHCP_KIND, plugged.network_id)
+
+
+def _delete_stray_taps(known: set[str]) -> None:
+    strays = [name for name in privileged.list_taps() if name not in known and not privileged.tap_is_held(name)]
+    privileged.delete_links(strays)
+
+
+def _close_result(opening: asyncio.Future[int]) -> None:
+    if not opening.cancelled() and opening.exception() is None and opening.result() >= 0:
+        os.close(opening.result())

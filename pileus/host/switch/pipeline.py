@@ -1,0 +1,209 @@
+"""What stands in the bridges' tables, known from the marker flows, and the bundles that change it.
+
+A change is decided and sent in one go, with no await between: bundles are in force in the order of their decisions. Should one be
+refused, what we thought we knew is wrong: the markers are read again, and it is tried once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pileus.host.switch import SwitchError, flows
+from pileus.host.switch.bridge import Bridge, BridgeError
+from pileus.host.switch.flows import BASE_KIND, DHCP_KIND, NETWORK_KIND, PORT_KIND, UPLINK_KIND, Mark, cookie
+from pileus.host.switch.openflow import DeleteFlows, Message
+from pileus.host.switch.rows import Plugged
+from pileus.messages import PortWiring
+
+_BUNDLE_LIMIT = 10.0
+
+Sent = list[asyncio.Future[None]]
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """Where a network leaves the integration bridge: port numbers of the patch on it, and of patch and device on the physical one."""
+
+    bridge: str
+    patch: int
+    far_patch: int
+    device: int
+    segmentation_id: int
+
+
+class Pipeline:
+    """`marks`: cookie → what is wired. `on_close` is called when a bridge's connection ends by itself."""
+
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        self.marks: dict[int, Mark] = {}
+        self._on_close = on_close
+        self._bridges: dict[str, Bridge] = {}
+        self._main = ""
+        self._reading: asyncio.Task[None] | None = None
+
+    async def connect(self, folder: Path, main: str, others: Sequence[str], *, limit: float) -> None:
+        """Connect to the integration bridge and the physical ones. Raises OSError, TimeoutError, BridgeError."""
+        self.close()
+        self._main = main
+        for name in (main, *others):
+            self._bridges[name] = await Bridge.connect(folder / f"{name}.mgmt", self._on_close, limit=limit)
+
+    def close(self) -> None:
+        for bridge in self._bridges.values():
+            bridge.close()
+        self._bridges.clear()
+
+    async def read(self) -> bool:
+        """Learn what is wired. False where our tables are not there (or another version of them): `reset`."""
+        bridge = self._bridges[self._main]
+        found = await bridge.flows(table=flows.MARKER)
+        self.marks = flows.read_marks(found)
+        await self._drop_half_uplinks()
+        base = [flow.cookie for flow in found if flows.kind_of(flow.cookie) == BASE_KIND]
+        return base == [flows.base_cookie()]
+
+    async def _drop_half_uplinks(self) -> None:
+        """An uplink counts only if the physical bridge has its half, too."""
+        others = [bridge for name, bridge in self._bridges.items() if name != self._main]
+        whole = {flow.cookie for bridge in others for flow in await bridge.flows(table=0)}
+        halves = {own: mark for own, mark in self.marks.items() if flows.kind_of(own) == UPLINK_KIND and own not in whole}
+        for own, mark in halves.items():
+            del self.marks[own]
+            await self._bridges[self._main].bundle(flows.remove_uplink(own, mark))
+
+    async def reset(self) -> None:
+        """Empty all bridges and lay the tables. Raises BridgeError."""
+        self.marks = {}
+        sent = [self._bridges[self._main].bundle([*flows.erase(), *flows.base()])]
+        sent += [bridge.bundle(flows.erase()) for name, bridge in self._bridges.items() if name != self._main]
+        await _all(sent)
+
+    async def count_flows(self) -> int:
+        """How many flows the integration bridge has beyond the tables' own."""
+        found = await self._bridges[self._main].flows()
+        return sum(1 for flow in found if flows.kind_of(flow.cookie) != BASE_KIND)
+
+    async def wire(self, port: PortWiring, ofport: int, tag: int, uplink: Uplink | None) -> None:
+        """A port's flows and buckets, and its network's where it is the first. Raises SwitchError."""
+
+        def send() -> Sent:
+            own = cookie(PORT_KIND, port.port_id)
+            after = flows.mark_of(port, ofport, tag)
+            changes, sent = self._network(port.network_id, tag, uplink)
+            changes += [*flows.add_port(port, ofport, tag), *flows.change_buckets(self.marks.get(own), after)]
+            self.marks[own] = after
+            return [*sent, self._bridges[self._main].bundle(changes)]
+
+        await self._send(send)
+
+    async def wire_dhcp(self, device: Plugged) -> None:
+        """The same for a network's DHCP device. Raises SwitchError."""
+
+        def send() -> Sent:
+            own = cookie(DHCP_KIND, device.network_id)
+            after = flows.dhcp_mark(device.ofport, device.tag)
+            changes, sent = self._network(device.network_id, device.tag, None)
+            changes += flows.add_dhcp_device(device.network_id, device.mac, device.ofport, device.tag)
+            changes += flows.change_buckets(self.marks.get(own), after)
+            self.marks[own] = after
+            return [*sent, self._bridges[self._main].bundle(changes)]
+
+        await self._send(send)
+
+    async def unwire(self, cookies: Iterable[int], unused: Callable[[], Iterable[tuple[str, int]]]) -> None:
+        """Flows and buckets of these go, in one bundle, and those of networks (id, tag) that `unused` names at the moment of
+        sending. Raises SwitchError."""
+        wanted = list(cookies)
+
+        def send() -> Sent:
+            sent: Sent = []
+            changes: list[Message] = []
+            gone = dict(unused())
+            for own in wanted:
+                before = self.marks.pop(own, None)
+                changes.append(DeleteFlows(own))
+                if before is not None and before.tag not in gone.values():
+                    changes += flows.change_buckets(before, None)
+            for network_id, tag in gone.items():
+                changes += flows.remove_network(network_id, tag)
+                self.marks.pop(cookie(NETWORK_KIND, network_id), None)
+                if self.marks.pop(cookie(UPLINK_KIND, network_id), None) is not None:
+                    sent += [b.bundle(flows.remove_segment(network_id)) for n, b in self._bridges.items() if n != self._main]
+            return [*sent, self._bridges[self._main].bundle(changes)]
+
+        await self._send(send)
+
+    async def drop_strangers(self, known: set[int], networks: Iterable[tuple[str, int]]) -> None:
+        """Remove the flows of ports and networks that nobody has any more: what a process left that was killed while it worked."""
+        keep = known | {cookie(kind, network_id) for network_id, _ in networks for kind in (NETWORK_KIND, UPLINK_KIND)}
+        strangers = {own: mark for own, mark in self.marks.items() if own not in keep}
+        tags = {tag for _, tag in networks}
+        changes: list[Message] = []
+        for own, mark in strangers.items():
+            changes.append(DeleteFlows(own))
+            if flows.kind_of(own) in (PORT_KIND, DHCP_KIND) and mark.tag in tags:
+                changes += flows.change_buckets(mark, None)
+            elif mark.tag not in tags:
+                changes += flows.remove_groups(mark.tag)
+            del self.marks[own]
+        if changes:
+            await _all(
+                [
+                    bridge.bundle(changes if name == self._main else [DeleteFlows(own) for own in strangers])
+                    for name, bridge in self._bridges.items()
+                ]
+            )
+
+    def _network(self, network_id: str, tag: int, uplink: Uplink | None) -> tuple[list[Message], Sent]:
+        """What a network still lacks: changes for the integration bridge, and what was sent to the physical one."""
+        changes: list[Message] = []
+        sent: Sent = []
+        if cookie(NETWORK_KIND, network_id) not in self.marks:
+            changes += flows.add_network(network_id, tag)
+            self.marks[cookie(NETWORK_KIND, network_id)] = Mark(0, 0, tag)
+        if uplink is not None and cookie(UPLINK_KIND, network_id) not in self.marks:
+            changes += flows.add_uplink(network_id, tag, uplink.patch)
+            self.marks[cookie(UPLINK_KIND, network_id)] = Mark(0, uplink.patch, tag)
+            segment = flows.add_segment(network_id, tag, uplink.segmentation_id, uplink.far_patch, uplink.device)
+            sent.append(self._bridges[uplink.bridge].bundle(segment))
+        return changes, sent
+
+    async def _send(self, send: Callable[[], Sent]) -> None:
+        for last in (False, True):
+            if self._reading is not None:
+                await asyncio.shield(self._reading)
+            try:
+                await asyncio.wait_for(_all(send()), _BUNDLE_LIMIT)
+                return
+            except KeyError:
+                raise SwitchError("the switch is not there") from None
+            except TimeoutError:
+                raise SwitchError(f"the switch did not answer within {_BUNDLE_LIMIT:.0f} s") from None
+            except BridgeError as error:
+                if last:
+                    raise SwitchError(f"the switch refused flows: {error}") from None
+                await self._read_again()
+
+    async def _read_again(self) -> None:
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._reread(), name="read the switch's markers")
+        await asyncio.shield(self._reading)
+
+    async def _reread(self) -> None:
+        try:
+            await self.read()
+        except (BridgeError, TimeoutError, KeyError):
+            # The connection is down: whoever makes it again reads, too.
+            pass
+        finally:
+            self._reading = None
+
+
+async def _all(sent: Sent) -> None:
+    """Wait for all; the first failure is raised when all have ended."""
+    for result in await asyncio.gather(*sent, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
