@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Update, and_, bindparam, case, delete, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pileus.clients.placement import Resources
 from pileus.errors import BadRequest, Conflict, NotFound
+from pileus.placement import classes
 from pileus.placement.tables import allocations, consumers, inventories, providers
 from pileus.store import Tx
 from pileus.store.sql import Row, first, rows, upsert
@@ -96,6 +96,12 @@ def replace(tx: Tx, wanted: Sequence[Wanted]) -> None:
         _write(tx, want, known.get(want.consumer))
 
 
+def set_allocations(tx: Tx, wanted: Sequence[Wanted]) -> None:
+    """`replace`, for callers whose resource classes may not exist. Raises BadRequest then."""
+    classes.check(tx, {name for want in wanted for resources in want.resources.values() for name in resources})
+    replace(tx, wanted)
+
+
 def claim(tx: Tx, consumer: str, provider: str, resources: Resources, *, project_id: str, user_id: str) -> None:
     """One server's resources on one provider; nothing where it holds just that. Raises DoesNotFit, NoProvider."""
     asked = {name: amount for name, amount in resources.items() if amount > 0}
@@ -117,26 +123,27 @@ def show_consumer(tx: Tx, consumer: str) -> tuple[Row | None, dict[str, Row]]:
     """The consumer (None: it holds nothing), and by provider what it holds: `resources`, and the provider's `generation`."""
     row = first(tx, select(consumers).where(consumers.c.id == consumer))
     held = held_by(tx, [consumer]).get(consumer, {})
-    generations: dict[str, Any] = dict(
-        tx.execute(select(providers.c.id, providers.c.generation).where(providers.c.id.in_(list(held)))).tuples().all()
-    )
+    found = tx.execute(select(providers.c.id, providers.c.generation).where(providers.c.id.in_(list(held))))
+    generations = {provider.id: provider.generation for provider in found}
     return row, {provider: {"resources": resources, "generation": generations[provider]} for provider, resources in held.items()}
 
 
 def of_provider(tx: Tx, provider: str) -> tuple[Row, dict[str, Row]]:
-    """The provider, and by consumer what it holds of it: `resources` and the consumer's `generation`. Raises NotFound."""
+    """The provider, and by consumer what it holds of it: `resources`, the consumer's `generation` and `updated_at`. Raises NotFound."""
     found = first(tx, select(providers).where(providers.c.id == provider))
     if found is None:
         raise NotFound(f"No resource provider with uuid {provider} found.")
     statement = (
-        select(allocations, consumers.c.generation)
+        select(allocations, consumers.c.generation, consumers.c.updated_at)
         .join(consumers, consumers.c.id == allocations.c.consumer_id)
         .where(allocations.c.provider_id == provider)
         .order_by(allocations.c.consumer_id)
     )
     by_consumer: dict[str, Row] = {}
     for row in rows(tx, statement):
-        entry = by_consumer.setdefault(row["consumer_id"], {"resources": {}, "generation": row["generation"]})
+        entry = by_consumer.setdefault(
+            row["consumer_id"], {"resources": {}, "generation": row["generation"], "updated_at": row["updated_at"]}
+        )
         entry["resources"][row["resource_class"]] = row["used"]
     return found, by_consumer
 
