@@ -78,14 +78,14 @@ class Accelerator:
     async def _prove(self, key: str) -> None:
         kept = await asyncio.to_thread(self._kept, key)
         if kept is not None:
-            self.current = _verdict(kept)
+            self.current = self._verdict(kept)
             return
         guest = await asyncio.to_thread(self._proof_guest)
         if guest is None:
             self.current = Acceleration("tcg", "KVM is not proven: the small guest that proves it is not on this machine")
             return
         proof = Proof(key, *await self._try(*guest))
-        self.current = _verdict(proof)
+        self.current = self._verdict(proof)
         await asyncio.to_thread(self._keep, proof)
 
     async def _try(self, kernel: Path, ramdisk: Path) -> tuple[bool, str]:
@@ -107,6 +107,11 @@ class Accelerator:
             return None
         return proof if proof.key == key else None
 
+    def _verdict(self, proof: Proof) -> Acceleration:
+        if proof.proven:
+            return Acceleration("kvm", proof.reason)
+        return Acceleration("tcg", f"{proof.reason} (remove {self._file} to have it tried again)")
+
     def _keep(self, proof: Proof) -> None:
         new = self._file.with_name(self._file.name + ".new")
         new.write_bytes(msgspec.json.encode(proof))
@@ -117,10 +122,6 @@ def proof_key(capacity: Capacity) -> str:
     """What a proof holds for: this host kernel, this QEMU, this CPU."""
     kernel = os.uname()
     return " / ".join([kernel.release, kernel.version, str(capacity.version), capacity.cpu_info.get("model", "")])
-
-
-def _verdict(proof: Proof) -> Acceleration:
-    return Acceleration("kvm" if proof.proven else "tcg", proof.reason)
 
 
 def _kvm_opens() -> tuple[bool, str]:

@@ -89,9 +89,9 @@ class GuestFolder:
             return 0
 
     def keep(self) -> None:
-        """Bring spec and folder to the disk itself, so that a power cut leaves a guest that is whole."""
+        """Bring the spec, if there is one, and the folder to the disk itself: a power cut then leaves a guest that is whole."""
         for path in (self.spec, self.path):
-            with open_fd(path, os.O_RDONLY) as fd:
+            with contextlib.suppress(FileNotFoundError), open_fd(path, os.O_RDONLY) as fd:
                 os.fsync(fd)
 
     @contextlib.contextmanager

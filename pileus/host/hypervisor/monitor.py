@@ -31,6 +31,9 @@ COMMAND_LIMIT = 10.0
 QUIT_LIMIT = 5.0
 """Seconds for QEMU to write out its disk and end, before it is killed."""
 
+KILL_LIMIT = 10.0
+"""Seconds for a killed process to be gone; one that waits for a dead disk does not end."""
+
 LAST_EVENTS_LIMIT = 0.5
 """Seconds that the monitor's last lines may take to be read after the process has ended."""
 
@@ -129,9 +132,10 @@ class Guest:
             await self.kill()
 
     async def kill(self) -> None:
-        """End the process at once, and wait until it is gone."""
+        """End the process at once, and wait until it is gone. Raises HypervisorError where the kernel holds it back."""
         self._signal_kill()
-        await asyncio.shield(self.exit)
+        if not await self.wait(KILL_LIMIT):
+            raise HypervisorError(f"QEMU (process {self.pid}) was killed but has not ended; is the host's disk answering?")
 
     async def wait(self, limit: float) -> bool:
         """Whether the process ends within `limit` seconds."""
