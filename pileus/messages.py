@@ -241,6 +241,17 @@ class ActionHint(msgspec.Struct, frozen=True):
     ids: list[str]
 
 
+class ConsoleRequest(msgspec.Struct, frozen=True):
+    """Compute API → host: the end of a guest's serial log; `lines` None: all that is kept."""
+
+    server_id: str
+    lines: int | None
+
+
+class ConsoleText(msgspec.Struct, frozen=True):
+    text: str
+
+
 class PortsChanged(msgspec.Struct, frozen=True):
     """Network service → agent: desired wiring of bound ports changed (new allowed pairs, admin state, subnet options)."""
 
@@ -266,3 +277,7 @@ def event_subject(host: str) -> str:
 
 def ports_subject(host: str) -> str:
     return f"host.{host}.ports"
+
+
+def console_subject(host: str) -> str:
+    return f"host.{host}.console"

@@ -1,0 +1,212 @@
+"""The network agent of a host: wires plugged ports, keeps them wired, removes them. Three lanes, so that none waits for another (law 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from pileus.bus import Bus, BusError
+from pileus.host.dhcp import Dhcp
+from pileus.host.reporter import Reporter
+from pileus.host.switch import Switch, SwitchError
+from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, PortLevel, PortsChanged, PortWiring
+from pileus.settings import Network
+
+log = structlog.get_logger(__name__)
+
+WIRERS = 16
+"""Ports wired at once; the switch joins what comes together."""
+RETRY = 1.0
+
+
+class WireError(Exception):
+    """A port could not be wired; the text is the cause."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """How far a port is: wired at this generation, since then."""
+
+    generation: int
+    at: float
+
+
+class Agent:
+    """`notices`: find plugged ports by watching the switch and ask the network service for them (the `callback` signal's way)."""
+
+    def __init__(self, host: str, switch: Switch, dhcp: Dhcp, bus: Bus, settings: Network, *, notices: bool) -> None:
+        self.levels: dict[str, Level] = {}
+        self._host = host
+        self._switch = switch
+        self._dhcp = dhcp
+        self._bus = bus
+        self._settings = settings
+        self._notices = notices
+        self._wirings: dict[str, PortWiring] = {}
+        self._reporter = Reporter(host, bus, settings)
+        self._wire_lane = asyncio.Semaphore(WIRERS)
+        self._update_lane = asyncio.Semaphore(1)
+        self._removals: asyncio.Queue[tuple[list[str], asyncio.Future[None]]] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, owned: Mapping[str, PortWiring]) -> None:
+        """Re-read reality: ports of our guests (`owned`) are wired where they are not, all others are removed."""
+        self._switch.on_reset = self._reset
+        self._spawn(self._reporter.run(), "agent-reporter")
+        self._spawn(self._remove_loop(), "agent-delete-lane")
+        await self._adopt(owned)
+        if self._notices:
+            self._spawn(self._notice_loop(), "agent-notice")
+
+    async def close(self) -> None:
+        """Stop working; ports stay as they are."""
+        self._switch.on_reset = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def wire(self, port: PortWiring) -> Level:
+        """Make packets pass at the port's generation, DHCP entry first; tell the network service. Raises WireError."""
+        level = self.levels.get(port.port_id)
+        if level is not None and level.generation >= port.generation and self._wirings.get(port.port_id) == port:
+            return level
+        async with self._wire_lane:
+            await self._wire(port)
+        return self.levels[port.port_id]
+
+    async def remove(self, ports: Sequence[PortWiring]) -> None:
+        """Remove ports from the switch and from DHCP; returns when they are gone."""
+        ids = [port.port_id for port in ports]
+        for port in ports:
+            self.levels.pop(port.port_id, None)
+            self._wirings.pop(port.port_id, None)
+        if not ids:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._removals.put_nowait((ids, done))
+        await asyncio.shield(done)
+        for port in ports:
+            self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "gone"))
+
+    async def update(self, message: PortsChanged) -> None:
+        """The desired wiring of ports that are here has changed."""
+        async with self._update_lane:
+            for port in message.ports:
+                known = self._wirings.get(port.port_id)
+                if known is not None and port.generation >= known.generation and port != known:
+                    try:
+                        await self._wire(port)
+                    except WireError as error:
+                        log.warning("port not updated", port=port.port_id, cause=str(error))
+
+    async def _wire(self, port: PortWiring) -> None:
+        self._wirings[port.port_id] = port
+        try:
+            await asyncio.gather(self._dhcp.ensure(port), self._switch.wire(port))
+        except (SwitchError, OSError) as error:
+            self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "failed", str(error)))
+            raise WireError(str(error)) from error
+        self.levels[port.port_id] = Level(port.generation, time.time())
+        self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "wired"))
+
+    async def _remove_loop(self) -> None:
+        """The delete lane: what has gathered goes in one batch."""
+        while True:
+            batch = [await self._removals.get()]
+            while not self._removals.empty():
+                batch.append(self._removals.get_nowait())
+            ids = [port_id for ids, _ in batch for port_id in ids]
+            while True:
+                try:
+                    await self._dhcp.release(ids)
+                    await self._switch.unplug(ids)
+                    break
+                except (SwitchError, OSError) as error:
+                    log.warning("ports not removed, trying again", ports=len(ids), cause=str(error))
+                    await asyncio.sleep(RETRY)
+            for _, done in batch:
+                if not done.done():
+                    done.set_result(None)
+
+    async def _adopt(self, owned: Mapping[str, PortWiring]) -> None:
+        there = {port.port_id: port for port in await self._switch.ports()}
+        strangers = sorted((there.keys() | (await self._dhcp.known()).keys()) - owned.keys())
+        if strangers:
+            await self._switch.unplug(strangers)
+            await self._dhcp.release(strangers)
+        fresh = await self._details(list(owned)) if owned else {}
+        for port_id, wiring in owned.items():
+            port = fresh.get(port_id, wiring)
+            try:
+                if port_id not in there:
+                    await self._switch.plug(port)
+                await self._wire(port)
+            except (WireError, SwitchError) as error:
+                log.warning("port not adopted", port=port_id, cause=str(error))
+
+    def _reset(self) -> None:
+        """The switch lost its flows: wire everything again, the sooner the better."""
+        for port in list(self._wirings.values()):
+            self._spawn(self._rewire(port), "agent-rewire")
+
+    async def _rewire(self, port: PortWiring) -> None:
+        while self._wirings.get(port.port_id) is port:
+            try:
+                async with self._wire_lane:
+                    await self._wire(port)
+                break
+            except WireError:
+                await asyncio.sleep(RETRY)
+
+    async def _notice_loop(self) -> None:
+        """Plugged ports → their details, all that have gathered in one question → wire."""
+        noticed: asyncio.Queue[str] = asyncio.Queue()
+        self._spawn(self._watch(noticed.put_nowait), "agent-watch")
+        while True:
+            ids = {await noticed.get()}
+            while not noticed.empty():
+                ids.add(noticed.get_nowait())
+            for port in (await self._details(sorted(ids), patient=True)).values():
+                self._spawn(self._quietly(self.wire(port)), "agent-wire")
+
+    async def _watch(self, notice: Callable[[str], None]) -> None:
+        async for port in self._switch.watch():
+            level = self.levels.get(port.port_id)
+            if level is None or level.generation < port.generation:
+                notice(port.port_id)
+
+    async def _details(self, ids: list[str], *, patient: bool = False) -> dict[str, PortWiring]:
+        """What ports are meant to be, by RPC. `patient`: ask until answered, else an empty answer where nobody answers."""
+        wait = RETRY
+        while True:
+            try:
+                question = DeviceDetailsRequest(self._host, ids)
+                answer = await self._bus.request(DETAILS, question, DeviceDetails, timeout=self._settings.rpc_timeout)
+                return {port.port_id: port for port in answer.ports}
+            except BusError as error:
+                if not patient:
+                    return {}
+                log.warning("no port details, asking again", ports=len(ids), cause=str(error))
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 30.0)
+
+    async def _quietly(self, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except WireError as error:
+            log.warning("port not wired", cause=str(error))
+
+    def _spawn(self, work: Awaitable[None], name: str) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        task.set_name(name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("agent task failed", task=task.get_name(), exc_info=task.exception())

@@ -1,0 +1,334 @@
+"""The compute side of a host: builds guests, changes and removes them, as the control plane desires.
+
+One task a server at a time; a newer generation takes over from an older one. Everything may be asked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+
+from pileus.bus import Bus
+from pileus.host.agent import Agent
+from pileus.host.hypervisor import Hypervisor, HypervisorError, Images
+from pileus.host.images import ImageCache, ImageError
+from pileus.host.plug_signal import PlugFailed, PlugSignal
+from pileus.host.switch import Switch, SwitchError, Tap
+from pileus.messages import OBSERVED, Desired, GuestNow, GuestSpec, Observed, PortWiring, PowerState
+from pileus.settings import Compute
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+TOMBSTONES = 10_000
+"""Removed guests whose generation is remembered, so that a late older message makes none of them again."""
+
+UNDO_AGAIN = 1.0
+
+
+class StepFailed(Exception):
+    """A step of the timeline failed here; may another host do better?"""
+
+    def __init__(self, step: str, cause: str, *, retry: bool = True) -> None:
+        super().__init__(cause)
+        self.step = step
+        self.cause = cause
+        self.retry = retry
+
+
+@dataclass
+class Guest:
+    """What this host knows of one server. `reached`: the generation it is at; `working`: the one a task is working on."""
+
+    reached: int = 0
+    working: int = 0
+    spec: GuestSpec | None = None
+    task: asyncio.Task[None] | None = None
+    last: Observed | None = None
+    ports: dict[str, PortWiring] = field(default_factory=dict)
+
+
+class Guests:
+    def __init__(
+        self,
+        host: str,
+        hypervisor: Hypervisor,
+        switch: Switch,
+        agent: Agent,
+        images: ImageCache,
+        signals: dict[str, PlugSignal],
+        bus: Bus,
+        settings: Compute,
+        *,
+        starts: int,
+        deletes: int,
+    ) -> None:
+        self._host = host
+        self._hypervisor = hypervisor
+        self._switch = switch
+        self._agent = agent
+        self._images = images
+        self._signals = signals
+        self._bus = bus
+        self._limits = settings
+        self._guests: dict[str, Guest] = {}
+        self._tombstones: OrderedDict[str, int] = OrderedDict()
+        self._starting = asyncio.Semaphore(starts)
+        self._deleting = asyncio.Semaphore(deletes)
+        self._notices: set[asyncio.Task[None]] = set()
+        self._actions: dict[str, Callable[[Desired, Guest, dict[str, float]], Awaitable[PowerState]]] = {
+            "create": self._build,
+            "start": self._build,
+            "reboot_hard": self._rebuild,
+            "reboot": self._reboot,
+            "stop": self._stop,
+            "pause": self._pause,
+            "unpause": self._unpause,
+            "delete": self._delete,
+        }
+        hypervisor.on_exit = self._exited
+
+    async def adopt(self) -> dict[str, PortWiring]:
+        """Re-read what runs here; the ports that belong to it."""
+        owned: dict[str, PortWiring] = {}
+        for found in await self._hypervisor.found():
+            # A paused guest may be one that a killed process left before its resume: a message of that generation works on it again.
+            reached = found.generation - 1 if found.power == "paused" else found.generation
+            ports = {port.port_id: port for port in found.spec.ports}
+            self._guests[found.spec.server_id] = Guest(reached=reached, spec=found.spec, ports=ports)
+            if found.power in ("running", "paused"):
+                owned |= ports
+        return owned
+
+    async def close(self) -> None:
+        """Stop working; guests go on running, and what was under way goes on at the next start."""
+        self._hypervisor.on_exit = None
+        tasks = [guest.task for guest in self._guests.values() if guest.task is not None] + list(self._notices)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def now(self) -> dict[str, GuestNow]:
+        """All guests as they are."""
+        known = [(server_id, guest) for server_id, guest in self._guests.items() if guest.spec is not None]
+        return {
+            server_id: GuestNow(max(guest.reached, guest.working), await self._hypervisor.power(server_id)) for server_id, guest in known
+        }
+
+    def images_in_use(self) -> set[str]:
+        """Ids of the images that guests here stand on."""
+        boots = [guest.spec.boot for guest in self._guests.values() if guest.spec is not None]
+        return {ref.id for boot in boots for ref in (boot.image, boot.kernel, boot.ramdisk) if ref is not None}
+
+    async def desired(self, message: Desired) -> None:
+        """Make a server so. Old generations are ignored, the current one is answered again, a newer one takes over."""
+        server_id = message.server_id
+        guest = self._guests.get(server_id)
+        if guest is None:
+            if message.generation < self._tombstones.get(server_id, 0):
+                return
+            guest = self._guests[server_id] = Guest()
+        if message.generation < max(guest.reached, guest.working) or message.generation == guest.working:
+            return
+        if message.generation == guest.reached and guest.last is not None:
+            await self._bus.publish(OBSERVED, guest.last)
+            return
+        before = guest.task
+        guest.working = message.generation
+        guest.task = asyncio.create_task(self._work(message, guest, before), name=f"guest-{server_id}")
+
+    async def _work(self, message: Desired, guest: Guest, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            before.cancel()
+            await asyncio.gather(before, return_exceptions=True)
+        stamps: dict[str, float] = {}
+        try:
+            power = await self._actions[message.action](message, guest, stamps)
+            observed = Observed(message.server_id, self._host, message.generation, power, stamps=stamps)
+        except StepFailed as failed:
+            observed = await self._undo(message, guest, failed, stamps)
+        except Exception as error:
+            log.exception("guest failed", server=message.server_id, action=message.action)
+            observed = await self._undo(message, guest, StepFailed("sent", f"{type(error).__name__}: {error}"), stamps)
+        await self._reach(message, guest, observed)
+
+    async def _reach(self, message: Desired, guest: Guest, observed: Observed) -> None:
+        guest.reached, guest.working, guest.last, guest.task = message.generation, 0, observed, None
+        if observed.power == "absent":
+            self._guests.pop(message.server_id, None)
+            self._tombstones[message.server_id] = message.generation
+            while len(self._tombstones) > TOMBSTONES:
+                self._tombstones.popitem(last=False)
+        else:
+            await self._hypervisor.set_generation(message.server_id, message.generation)
+        await self._bus.publish(OBSERVED, observed)
+
+    async def _undo(self, message: Desired, guest: Guest, failed: StepFailed, stamps: dict[str, float]) -> Observed:
+        """What an action that failed leaves is undone, however often that must be tried; then it is told."""
+        while True:
+            try:
+                power = await self._undone(message, guest)
+                break
+            except (HypervisorError, SwitchError, OSError) as error:
+                log.warning("not undone yet", server=message.server_id, cause=str(error))
+                await asyncio.sleep(UNDO_AGAIN)
+        who = (message.server_id, self._host, message.generation, power, True)
+        return Observed(*who, failed.step, failed.cause, failed.retry, stamps)
+
+    async def _undone(self, message: Desired, guest: Guest) -> PowerState:
+        """A create leaves nothing; of a server that was there before, the disk stays."""
+        if message.action == "create":
+            await self._hypervisor.destroy(message.server_id)
+            await self._agent.remove(list(guest.ports.values()))
+            return "absent"
+        if message.action in ("start", "reboot_hard"):
+            await self._hypervisor.stop(message.server_id, hard=True)
+            await self._agent.remove(list(guest.ports.values()))
+        return await self._hypervisor.power(message.server_id)
+
+    async def _build(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
+        """Image, plug and paused guest at once; the agent wires; resume."""
+        spec = message.spec or guest.spec
+        if spec is None:
+            raise StepFailed("sent", "the host was not told what to build")
+        guest.spec, guest.ports = spec, {port.port_id: port for port in spec.ports}
+        signal = self._signals[message.signal]
+        signal.expect(spec.server_id, spec.ports)
+        try:
+            with ExitStack() as opened:
+                taps = await _step("plugged", self._limits.plug_limit, self._open_taps(spec, opened))
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._start_paused(message, spec, taps, stamps))
+                    group.create_task(self._connect(message, spec, signal, stamps))
+        except BaseExceptionGroup as several:
+            raise first_of(several) from None
+        finally:
+            signal.forget(spec.server_id)
+        await _step("resumed", self._limits.start_limit, self._hypervisor.resume(spec.server_id))
+        stamps["resumed"] = time.time()
+        return "running"
+
+    async def _open_taps(self, spec: GuestSpec, opened: ExitStack) -> dict[str, Tap]:
+        taps = {}
+        for port in spec.ports:
+            tap = taps[port.port_id] = await self._switch.open_tap(port.port_id, port.mtu)
+            if tap.fd >= 0:
+                opened.callback(os.close, tap.fd)
+        return taps
+
+    async def _start_paused(self, message: Desired, spec: GuestSpec, taps: dict[str, Tap], stamps: dict[str, float]) -> None:
+        images: Images = await _step("image", self._limits.image_limit, self._images.prepare(spec.boot))
+        stamps["image"] = time.time()
+        async with self._starting:
+            start = self._hypervisor.create(spec, message.generation, images, taps)
+            await _step("paused", self._limits.start_limit, start)
+        stamps["paused"] = time.time()
+
+    async def _connect(self, message: Desired, spec: GuestSpec, signal: PlugSignal, stamps: dict[str, float]) -> None:
+        plugging = asyncio.gather(*[self._switch.plug(port) for port in spec.ports])
+        await _step("plugged", self._limits.plug_limit, plugging)
+        if not spec.ports:
+            return
+        stamps["plugged"] = time.time()
+        if message.signal == "callback" and message.plug_timeout == 0:
+            return
+        try:
+            stamps |= await signal.ready(spec.server_id, spec.ports, message.plug_timeout)
+        except PlugFailed as failed:
+            if message.plug_fatal:
+                raise StepFailed(failed.step, failed.cause) from None
+        except TimeoutError:
+            if message.plug_fatal:
+                raise StepFailed(*self._late(message, spec)) from None
+        self._stamp_wired(spec, stamps)
+
+    def _late(self, message: Desired, spec: GuestSpec) -> tuple[str, str]:
+        """Which step the network's wait ended in, and what to say of it."""
+        levels = self._agent.levels
+        unwired = [p.port_id for p in spec.ports if p.port_id not in levels or levels[p.port_id].generation < p.generation]
+        if unwired:
+            return "wired", f"port {unwired[0]} was not wired within {message.plug_timeout:g} s"
+        return "signalled", f"no network-vif-plugged arrived within {message.plug_timeout:g} s, and the port is not ready either"
+
+    def _stamp_wired(self, spec: GuestSpec, stamps: dict[str, float]) -> None:
+        levels = [self._agent.levels.get(port.port_id) for port in spec.ports]
+        if all(levels) and "wired" not in stamps:
+            stamps["wired"] = max(level.at for level in levels if level is not None)
+
+    async def _rebuild(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
+        await _step("stopped", self._limits.action_limit, self._hypervisor.stop(message.server_id, hard=True))
+        stamps["stopped"] = time.time()
+        return await self._build(message, guest, stamps)
+
+    async def _reboot(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
+        limit = self._limits.action_limit + self._limits.shutdown_timeout
+        if await _step("stopped", limit, self._hypervisor.reset(message.server_id, hard=message.hard)):
+            stamps["resumed"] = time.time()
+            return "running"
+        return await self._rebuild(message, guest, stamps)
+
+    async def _stop(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
+        limit = self._limits.action_limit + self._limits.shutdown_timeout
+        await _step("stopped", limit, self._hypervisor.stop(message.server_id, hard=message.hard))
+        stamps["stopped"] = time.time()
+        await _step("removed", self._limits.action_limit, self._agent.remove(list(guest.ports.values())))
+        return "stopped"
+
+    async def _pause(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
+        await _step("paused", self._limits.action_limit, self._hypervisor.pause(message.server_id))
+        stamps["paused"] = time.time()
+        return "paused"
+
+    async def _unpause(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
+        await _step("resumed", self._limits.action_limit, self._hypervisor.resume(message.server_id))
+        stamps["resumed"] = time.time()
+        return "running"
+
+    async def _delete(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
+        async with self._deleting:
+            await _step("removed", self._limits.action_limit, self._hypervisor.destroy(message.server_id))
+        await _step("removed", self._limits.action_limit, self._agent.remove(list(guest.ports.values())))
+        stamps["removed"] = time.time()
+        return "absent"
+
+    def _exited(self, server_id: str, power: PowerState, cause: str) -> None:
+        """A guest ended by itself: its ports go, the control plane is told."""
+        guest = self._guests.get(server_id)
+        if guest is None or guest.task is not None:
+            return  # the task under way sees it
+        task = asyncio.create_task(self._ended(server_id, guest, power, cause), name=f"guest-ended-{server_id}")
+        self._notices.add(task)
+        task.add_done_callback(self._notices.discard)
+
+    async def _ended(self, server_id: str, guest: Guest, power: PowerState, cause: str) -> None:
+        log.warning("guest ended by itself", server=server_id, power=power, cause=cause)
+        guest.last = Observed(server_id, self._host, guest.reached, power, cause=cause)
+        await self._bus.publish(OBSERVED, guest.last)
+        await self._agent.remove(list(guest.ports.values()))
+
+
+async def _step(step: str, limit: float, work: Awaitable[T]) -> T:
+    """Do a step within its limit; whatever goes wrong becomes the step's failure."""
+    try:
+        return await asyncio.wait_for(work, limit)
+    except TimeoutError:
+        raise StepFailed(step, f"not done within {limit:g} s") from None
+    except (HypervisorError, SwitchError, ImageError, OSError) as error:
+        raise StepFailed(step, str(error)) from error
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure that ended a group of steps (its siblings were cancelled for it)."""
+    leaf: BaseException = group
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    return leaf

@@ -1,0 +1,52 @@
+"""The agent's reports to the network service: gathered, sent as one, repeated until they are taken."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from pileus.bus import Bus, BusError
+from pileus.messages import LEVELS, DeviceLevels, PortLevel, Taken
+from pileus.settings import Network
+
+log = structlog.get_logger(__name__)
+
+BATCH = 256
+FIRST_RETRY, LAST_RETRY = 0.1, 10.0
+
+
+class Reporter:
+    def __init__(self, host: str, bus: Bus, settings: Network) -> None:
+        self._host = host
+        self._bus = bus
+        self._settings = settings
+        self._waiting: dict[tuple[str, int], PortLevel] = {}
+        self._some = asyncio.Event()
+
+    def put(self, level: PortLevel) -> None:
+        """Report a port's level; a newer one of the same port and generation replaces one that waits."""
+        self._waiting.pop((level.port_id, level.generation), None)
+        self._waiting[level.port_id, level.generation] = level
+        self._some.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._some.wait()
+            if self._settings.report_interval:
+                await asyncio.sleep(self._settings.report_interval)
+            batch = [self._waiting.pop(key) for key in list(self._waiting)[:BATCH]]
+            if not self._waiting:
+                self._some.clear()
+            await self._send(batch)
+
+    async def _send(self, batch: list[PortLevel]) -> None:
+        wait = FIRST_RETRY
+        while True:
+            try:
+                await self._bus.request(LEVELS, DeviceLevels(self._host, batch), Taken, timeout=self._settings.rpc_timeout)
+                return
+            except BusError as error:
+                log.warning("report not taken, trying again", ports=len(batch), cause=str(error))
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LAST_RETRY)
