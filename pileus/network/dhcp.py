@@ -1,0 +1,56 @@
+"""A network's DHCP port: one port with an address in each subnet that has DHCP.
+
+Every host's DHCP server uses these same addresses. That is right because a server answers only the guests of its own host and
+hosts let no DHCP traffic of it out: no two of them ever meet, and a network uses one address a subnet however many hosts it has.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select, update
+
+from pileus.network import addresses, fixed_ips, ports, visible
+from pileus.network.config import Config
+from pileus.network.fixed_ips import WantedIP
+from pileus.network.tables import ports as table
+from pileus.network.tables import subnets
+from pileus.store import Tx
+from pileus.store.sql import Row, rows
+
+
+def of(tx: Tx, network_id: str) -> Row | None:
+    """The network's DHCP port with its addresses."""
+    mine = select(table).where(table.c.network_id == network_id, table.c.device_owner == ports.DHCP)
+    found = visible.with_addresses(tx, rows(tx, mine))
+    return found[0] if found else None
+
+
+def enable(tx: Tx, config: Config, network: Row, subnet: Row) -> str:
+    """Give the DHCP port (made if need be) an address in the subnet; its text. Raises Conflict, QuotaExceeded."""
+    port = of(tx, network["id"])
+    if port is None:
+        new = ports.NewPort(
+            network["project_id"],
+            device_owner=ports.DHCP,
+            device_id=f"dhcp-{network['id']}",
+            fixed_ips=[],
+            port_security=False,
+        )
+        port = ports.create(tx, config, new, network, [])
+        tx.execute(update(table).where(table.c.id == port["id"]).values(status="ACTIVE"))
+    position = max((address["position"] for address in port["fixed_ips"]), default=-1) + 1
+    ip: str = fixed_ips.give(tx, network, [subnet], port["id"], position, WantedIP(subnet["id"]))["ip"]
+    tx.execute(update(subnets).where(subnets.c.id == subnet["id"]).values(dhcp_address=ip))
+    return ip
+
+
+def disable(tx: Tx, config: Config, network: Row, subnet_id: str) -> None:
+    """The DHCP port leaves the subnet; with its last address it goes."""
+    port = of(tx, network["id"])
+    if port is None:
+        return
+    here = [(row["subnet_id"], row["address"]) for row in port["fixed_ips"] if row["subnet_id"] == subnet_id]
+    if len(here) == len(port["fixed_ips"]):
+        ports.remove(tx, config, [port], {network["id"]: network}, tell=False)
+    elif here:
+        addresses.take_back(tx, [port["id"]], only=here)
+    tx.execute(update(subnets).where(subnets.c.id == subnet_id).values(dhcp_address=None))

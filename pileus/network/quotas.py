@@ -1,0 +1,78 @@
+"""Quotas: limits a project has, and counters of what it uses, kept in the same transaction as what they count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+
+from pileus.errors import QuotaExceeded
+from pileus.network.config import Config
+from pileus.network.tables import quota_limits, quota_usage
+from pileus.store import Tx
+from pileus.store.sql import insert_new, rows, upsert
+
+RESOURCES = ("network", "port", "subnet")
+
+
+def defaults(config: Config) -> dict[str, int]:
+    """Resource → limit of a project that has none of its own; -1: none."""
+    quota = config.settings.quota
+    return {"network": quota.network, "port": quota.port, "subnet": quota.subnet}
+
+
+def limits(tx: Tx, config: Config, project_id: str) -> dict[str, int]:
+    own = rows(tx, select(quota_limits).where(quota_limits.c.project_id == project_id))
+    return defaults(config) | {row["resource"]: row["limit"] for row in own}
+
+
+def usage(tx: Tx, project_id: str) -> dict[str, int]:
+    used = rows(tx, select(quota_usage).where(quota_usage.c.project_id == project_id))
+    return dict.fromkeys(RESOURCES, 0) | {row["resource"]: row["used"] for row in used}
+
+
+def projects(tx: Tx) -> list[str]:
+    """Projects that have a limit of their own."""
+    return list(tx.execute(select(quota_limits.c.project_id).distinct().order_by(quota_limits.c.project_id)).scalars())
+
+
+def set_limits(tx: Tx, project_id: str, values: Mapping[str, int]) -> None:
+    for resource, limit in values.items():
+        upsert(tx, quota_limits, {"project_id": project_id, "resource": resource}, {"limit": limit})
+
+
+def reset(tx: Tx, project_id: str) -> None:
+    """Back to the defaults."""
+    tx.execute(delete(quota_limits).where(quota_limits.c.project_id == project_id))
+
+
+def use(tx: Tx, config: Config, project_id: str, resource: str, amount: int = 1) -> None:
+    """Count `amount` more. Raises QuotaExceeded."""
+    own = select(quota_limits.c.limit).where(quota_limits.c.project_id == project_id, quota_limits.c.resource == resource).scalar_subquery()
+    limit = func.coalesce(own, defaults(config)[resource])
+    mine = _counter(project_id, resource)
+    more = update(quota_usage).where(mine, or_(limit < 0, quota_usage.c.used + amount <= limit)).values(used=quota_usage.c.used + amount)
+    if tx.execute(more).rowcount == 1:
+        return
+    insert_new(tx, quota_usage, {"project_id": project_id, "resource": resource, "used": 0})
+    if tx.execute(more).rowcount != 1:
+        raise exceeded(resource)
+
+
+def give_back(tx: Tx, project_id: str, resource: str, amount: int = 1) -> None:
+    mine = _counter(project_id, resource)
+    tx.execute(update(quota_usage).where(mine).values(used=quota_usage.c.used - amount))
+
+
+def room(tx: Tx, config: Config, project_id: str, resource: str) -> int | None:
+    """How many more fit; None: no limit."""
+    limit = limits(tx, config, project_id)[resource]
+    return None if limit < 0 else limit - usage(tx, project_id)[resource]
+
+
+def exceeded(resource: str) -> QuotaExceeded:
+    return QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].")
+
+
+def _counter(project_id: str, resource: str) -> ColumnElement[bool]:
+    return and_(quota_usage.c.project_id == project_id, quota_usage.c.resource == resource)

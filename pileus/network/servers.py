@@ -1,0 +1,260 @@
+"""The ports of servers, as compute asks for them: checked, made, bound, released.
+
+Only `server_id` says that a port is a server's: it is written here alone. What a port's owner wrote into `device_id` decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, null, or_, select, update
+
+from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress
+from pileus.context import Context
+from pileus.errors import BadRequest, Conflict, Forbidden
+from pileus.messages import PortWiring
+from pileus.network import bindings, fixed_ips, outbox, ports, quotas, visible, wiring
+from pileus.network.config import Config
+from pileus.network.fixed_ips import WantedIP
+from pileus.network.tables import allocations, networks
+from pileus.network.tables import ports as table
+from pileus.store import Tx
+from pileus.store.sql import Row, first, rows
+
+_PATTERN = re.compile(r"(\^?)((?:\\[.:]|[0-9a-fA-F:]|\.\*|\.)*)(\$?)")
+MOST_PATTERN = 64
+MOST_WILDCARDS = 3
+
+
+@dataclass(frozen=True)
+class Boot:
+    """For whom ports are made or bound. `key` names the attempt: the same key again changes nothing."""
+
+    server_id: str
+    host: str
+    key: str
+    hostname: str
+    zone: str
+
+    def columns(self, index: int) -> dict[str, Any]:
+        return {
+            "server_id": self.server_id,
+            "device_id": self.server_id,
+            "device_owner": outbox.COMPUTE + self.zone,
+            "nic_index": index,
+            "dns_name": self.hostname,
+        }
+
+
+def check(tx: Tx, config: Config, context: Context, requested: Requested, count: int) -> CheckedNics:
+    """See `NetworkClient.check`."""
+    if requested == "none":
+        return CheckedNics([])
+    nics = _auto(tx, context) if requested == "auto" else list(requested)
+    if count > 1 and any(nic.port_id or nic.fixed_ip for nic in nics):
+        raise BadRequest("A port or a fixed IP can be asked for only when one server is made, not several.")
+    given = [nic.port_id for nic in nics if nic.port_id]
+    if len(set(given)) < len(given):
+        raise BadRequest("The same port is asked for twice.")
+    for nic in nics:
+        if nic.port_id:
+            _check_port(tx, context, nic.port_id)
+        else:
+            _check_network(tx, context, nic)
+    needed = count * (len(nics) - len(given))
+    room = quotas.room(tx, config, context.project, "port") if needed else None
+    if room is not None and needed > room:
+        raise quotas.exceeded("port")
+    return constraint(tx, nics)
+
+
+def constraint(tx: Tx, nics: Sequence[RequestedNic]) -> CheckedNics:
+    """See `NetworkClient.constraint`. Raises Conflict (HostTaken) where the networks live on different hosts."""
+    given = [nic.port_id for nic in nics if nic.port_id]
+    on = select(table.c.network_id).where(table.c.id.in_(given))
+    network_ids = {nic.network_id for nic in nics if nic.network_id} | (set(tx.execute(on).scalars()) if given else set())
+    found = visible.networks_by_id(tx, network_ids).values()
+    hosts = {network["host"] for network in found if network["host"]}
+    if len(hosts) > 1:
+        raise Conflict("The networks are of type local and live on different hosts: no host has them all.", kind="HostTaken")
+    physical = frozenset(network["physical_network"] for network in found if network["physical_network"])
+    return CheckedNics(list(nics), next(iter(hosts), None), physical)
+
+
+def allocate(tx: Tx, config: Config, context: Context, boot: Boot, nics: Sequence[RequestedNic]) -> list[PortWiring]:
+    """See `NetworkClient.allocate`."""
+    known = {port["nic_index"]: port for port in _of_server(tx, boot.server_id)}
+    given = {nic.port_id: visible.port(tx, context, nic.port_id) for nic in nics if nic.port_id}
+    network_ids = {nic.network_id for nic in nics if nic.network_id and not nic.port_id}
+    network_ids |= {port["network_id"] for port in [*known.values(), *given.values()]}
+    found = rows(tx, select(networks).where(networks.c.id.in_(sorted(network_ids)), _usable(context, known.values())))
+    by_id = {network["id"]: network for network in found}
+    subnets = visible.subnets_of(tx, network_ids)
+    wired: list[PortWiring] = []
+    for index, nic in enumerate(nics):
+        port = known.get(index) or (given[nic.port_id] if nic.port_id else None)
+        network = by_id.get(port["network_id"] if port else nic.network_id or "")
+        if network is None:
+            raise visible.no_network(nic.network_id or "")
+        if port is None:
+            _check_wish(context, network, nic)
+            port = ports.create(tx, config, _new(context, boot, index, nic), network, subnets[network["id"]])
+        elif (port["server_id"], port["binding_key"]) != (boot.server_id, boot.key):
+            port = _bind(tx, config, port, network, boot, index)
+        wired.append(wiring.of(port, network, subnets[network["id"]]))
+    return wired
+
+
+def release(tx: Tx, config: Config, server_id: str, keep: Collection[str]) -> None:
+    """See `NetworkClient.release`. Compute asked for it, so compute is not told of it."""
+    mine = _of_server(tx, server_id)
+    by_id = visible.networks_by_id(tx, {port["network_id"] for port in mine})
+    for port in mine:
+        if port["id"] in keep:
+            _let_go(tx, config, port, by_id[port["network_id"]])
+    ports.remove(tx, config, [port for port in mine if port["id"] not in keep], by_id, tell=False)
+
+
+def addresses(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
+    """See `NetworkClient.addresses`."""
+    wanted = (
+        select(table.c.server_id, table.c.id, table.c.mac, networks.c.name, allocations.c.ip, allocations.c.address)
+        .select_from(table.join(allocations, allocations.c.port_id == table.c.id).join(networks, networks.c.id == table.c.network_id))
+        .where(table.c.server_id.in_(list(server_ids)))
+        .order_by(table.c.nic_index, allocations.c.position)
+    )
+    by_server: dict[str, list[ServerAddress]] = {}
+    for row in rows(tx, wanted):
+        version = 4 if len(row["address"]) == 8 else 6
+        address = ServerAddress(row["name"], row["ip"], version, row["mac"], row["id"])
+        by_server.setdefault(row["server_id"], []).append(address)
+    return by_server
+
+
+def at(tx: Tx, address: str, version: int) -> list[str]:
+    """See `NetworkClient.servers_at`. Of regular expressions these are taken: characters of addresses, `.`, `.*`, `\\.`, `^`, `$`.
+    Raises BadRequest for others (a pattern must not be able to keep the database busy)."""
+    matching = allocations.c.ip.like(_like(address), escape="!")
+    of_version = allocations.c.ip.like("%:%") if version == 6 else allocations.c.ip.not_like("%:%")
+    joined = table.join(allocations, allocations.c.port_id == table.c.id)
+    wanted = select(table.c.server_id).select_from(joined).where(table.c.server_id.is_not(None), matching, of_version)
+    return [str(server_id) for server_id in tx.execute(wanted.distinct()).scalars()]
+
+
+def readiness(tx: Tx, port_ids: Sequence[str]) -> list[PortReadiness]:
+    """See `NetworkClient.readiness`."""
+    columns = (table.c.id, table.c.generation, table.c.level, table.c.cause)
+    return [
+        PortReadiness(
+            row["id"],
+            row["generation"],
+            wired=row["generation"] if row["level"] == "wired" else 0,
+            failed=row["generation"] if row["level"] == "failed" else 0,
+            cause=row["cause"],
+        )
+        for row in rows(tx, select(*columns).where(table.c.id.in_(list(port_ids))))
+    ]
+
+
+def devices(tx: Tx) -> set[str]:
+    """See `NetworkClient.devices`."""
+    owners = select(table.c.server_id).where(table.c.server_id.is_not(None)).distinct()
+    return {str(server_id) for server_id in tx.execute(owners).scalars()}
+
+
+def _auto(tx: Tx, context: Context) -> list[RequestedNic]:
+    """The one network that the project can use. (Nova: its own or a shared one; several are ambiguous.)"""
+    mine = or_(networks.c.project_id == context.project, networks.c.shared.is_(True))
+    found = list(tx.execute(select(networks.c.id).where(mine, networks.c.admin_state_up.is_(True)).limit(2)).scalars())
+    if len(found) > 1:
+        raise Conflict("Multiple possible networks found, use a Network ID to be more specific.", kind="NetworkAmbiguous")
+    if found:
+        _check_network(tx, context, RequestedNic(network_id=found[0]))
+    return [RequestedNic(network_id=network_id) for network_id in found]
+
+
+def _check_port(tx: Tx, context: Context, port_id: str) -> None:
+    port = visible.port(tx, context, port_id)
+    if port["server_id"] or port["device_id"] or port["host"]:
+        raise _in_use(port_id)
+    if not context.sees(port["project_id"]):
+        raise visible.no_port(port_id)
+    if not port["fixed_ips"]:
+        raise BadRequest(f"Port {port_id} requires a FixedIP in order to be used.", kind="PortRequiresFixedIP")
+
+
+def _check_network(tx: Tx, context: Context, nic: RequestedNic) -> None:
+    if not nic.network_id:
+        raise BadRequest("A network or a port is needed for each entry of networks.")
+    network = visible.network(tx, context, nic.network_id)
+    subnets = visible.subnets_of(tx, [network["id"]])[network["id"]]
+    if not subnets:
+        raise BadRequest(f"Network {network['id']} requires a subnet in order to boot instances on.", kind="NetworkRequiresSubnet")
+    if nic.fixed_ip is None:
+        return
+    _check_wish(context, network, nic)
+    address = fixed_ips.parse_address(nic.fixed_ip)
+    subnet = fixed_ips.find_subnet(network, subnets, WantedIP(None, address))
+    taken = select(allocations.c.port_id).where(allocations.c.subnet_id == subnet["id"], allocations.c.ip == str(address))
+    if first(tx, taken) is not None:
+        raise Conflict(f"Fixed IP address {address} is already in use.", kind="IpAddressAlreadyAllocated")
+
+
+def _check_wish(context: Context, network: Row, nic: RequestedNic) -> None:
+    if nic.fixed_ip is not None and not context.sees(network["project_id"]):
+        raise Forbidden("On another project's network only that project or an admin may choose an address.")
+
+
+def _usable(context: Context, known: Collection[Row]) -> ColumnElement[bool]:
+    """What the caller sees, and where the server has ports already."""
+    return or_(visible.of_networks(context), networks.c.id.in_(sorted({port["network_id"] for port in known})))
+
+
+def _of_server(tx: Tx, server_id: str) -> list[Row]:
+    mine = rows(tx, select(table).where(table.c.server_id == server_id).order_by(table.c.nic_index))
+    return visible.with_addresses(tx, mine)
+
+
+def _new(context: Context, boot: Boot, index: int, nic: RequestedNic) -> ports.NewPort:
+    wanted = None if nic.fixed_ip is None else [WantedIP(None, fixed_ips.parse_address(nic.fixed_ip))]
+    return ports.NewPort(context.project, fixed_ips=wanted, host=boot.host, binding_key=boot.key, **boot.columns(index))
+
+
+def _bind(tx: Tx, config: Config, port: Row, network: Row, boot: Boot, index: int) -> Row:
+    """Bind a port that exists (given by the user, or left from an earlier attempt) for the server."""
+    if port["server_id"] not in (None, boot.server_id) or port["device_id"] not in ("", boot.server_id):
+        raise _in_use(port["id"])
+    bindings.move(tx, config, port, network, boot.host)
+    values = bindings.bound(bindings.state(port), boot.host, boot.key, admin_up=port["admin_state_up"])
+    return _write(tx, port, values | boot.columns(index))
+
+
+def _let_go(tx: Tx, config: Config, port: Row, network: Row) -> None:
+    bindings.move(tx, config, port, network, "")
+    values = bindings.unbound(bindings.state(port), admin_up=port["admin_state_up"])
+    _write(tx, port, values | {"server_id": null(), "device_id": "", "device_owner": "", "nic_index": 0, "dns_name": ""})
+
+
+def _write(tx: Tx, port: Row, values: Row) -> Row:
+    values = {**values, "updated_at": time.time(), "revision": port["revision"] + 1}
+    same = and_(table.c.id == port["id"], table.c.revision == port["revision"])
+    if tx.execute(update(table).where(same).values(**values)).rowcount != 1:
+        raise Conflict(f"Port {port['id']} was changed by somebody else at the same time; try again", kind="StaleDataError")
+    return port | values
+
+
+def _in_use(port_id: str) -> Conflict:
+    return Conflict(f"Port {port_id} is still in use.", kind="PortInUse")
+
+
+def _like(pattern: str) -> str:
+    """A LIKE pattern that matches what the regular expression does."""
+    found = _PATTERN.fullmatch(pattern)
+    if found is None or len(pattern) > MOST_PATTERN or pattern.count(".*") > MOST_WILDCARDS:
+        raise BadRequest(f"ip pattern {pattern!r}: an address or a part of it, with `.`, `\\.`, at most {MOST_WILDCARDS} `.*`, `^` and `$`")
+    body = re.sub(r"\\(.)|\.\*|\.", lambda m: m[1] or ("%" if m[0] == ".*" else "_"), found[2])
+    return f"{'' if found[1] else '%'}{body.lower()}{'' if found[3] else '%'}"

@@ -1,0 +1,164 @@
+"""The network service's tables. No other service reads them. Times are Unix seconds.
+
+Addresses are kept twice: as fixed-width lower-case hex (8 digits for IPv4, 32 for IPv6), which sorts as the address does, and as
+text, which is what people search for.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, UniqueConstraint
+
+from pileus.store.schema import Big, Json, Time, metadata, text, uid
+
+networks = Table(
+    "network_networks",
+    metadata,
+    uid("id", primary_key=True),
+    uid("project_id", nullable=False, index=True),
+    text("name", nullable=False),
+    text("description", nullable=False),
+    Column("admin_state_up", Boolean, nullable=False),
+    Column("shared", Boolean, nullable=False),
+    Column("port_security", Boolean, nullable=False),
+    Column("mtu", Integer, nullable=False),
+    Column("type", String(16), nullable=False),
+    text("physical_network"),
+    Column("segmentation_id", Integer),
+    # Of a `local` network only: the one host it lives on, and how many ports are bound there.
+    text("host"),
+    Column("bound", Integer, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("revision", Big, nullable=False),
+)
+
+vlans = Table(
+    "network_vlans",
+    metadata,
+    Column("physical_network", String(255), primary_key=True),
+    Column("vlan", Integer, primary_key=True, autoincrement=False),
+    uid("network_id", nullable=False, index=True),
+)
+
+subnets = Table(
+    "network_subnets",
+    metadata,
+    uid("id", primary_key=True),
+    Column("network_id", String(64), ForeignKey("network_networks.id"), nullable=False, index=True),
+    uid("project_id", nullable=False, index=True),
+    text("name", nullable=False),
+    text("description", nullable=False),
+    Column("ip_version", Integer, nullable=False),
+    text("cidr", nullable=False),
+    text("gateway"),
+    Column("enable_dhcp", Boolean, nullable=False),
+    # The address of the network's DHCP port in this subnet, so that wiring a port needs no look at that port.
+    text("dhcp_address"),
+    Column("pools", Json, nullable=False),
+    Column("dns", Json, nullable=False),
+    Column("routes", Json, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("revision", Big, nullable=False),
+)
+
+ports = Table(
+    "network_ports",
+    metadata,
+    uid("id", primary_key=True),
+    Column("network_id", String(64), ForeignKey("network_networks.id"), nullable=False),
+    uid("project_id", nullable=False, index=True),
+    text("name", nullable=False),
+    text("description", nullable=False),
+    Column("admin_state_up", Boolean, nullable=False),
+    Column("mac", String(17), nullable=False),
+    Column("device_id", String(255), nullable=False, index=True),
+    Column("device_owner", String(255), nullable=False),
+    Column("port_security", Boolean, nullable=False),
+    Column("pairs", Json, nullable=False),
+    Column("vnic_type", String(32), nullable=False),
+    Column("profile", Json, nullable=False),
+    Column("status", String(16), nullable=False),
+    # The binding. `host` is empty while unbound; `generation` only grows; `level` is readiness.py's.
+    Column("host", String(255), nullable=False, index=True),
+    Column("generation", Big, nullable=False),
+    Column("level", String(16), nullable=False),
+    text("cause", nullable=False),
+    text("binding_key", nullable=False),
+    # Whom compute made or bound the port for. `device_id` is what its owner may write; nothing is decided by it.
+    uid("server_id", index=True),
+    Column("nic_index", Integer, nullable=False),
+    text("dns_name", nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("revision", Big, nullable=False),
+    UniqueConstraint("network_id", "mac"),
+)
+
+allocations = Table(
+    "network_allocations",
+    metadata,
+    Column("subnet_id", String(64), ForeignKey("network_subnets.id"), primary_key=True),
+    Column("address", String(32), primary_key=True),
+    text("ip", nullable=False, index=True),
+    Column("port_id", String(64), ForeignKey("network_ports.id"), nullable=False, index=True),
+    Column("position", Integer, nullable=False),
+    # Inside the subnet's pools: goes back to the free addresses when released.
+    Column("pooled", Boolean, nullable=False),
+)
+
+free = Table(
+    "network_free_addresses",
+    metadata,
+    uid("subnet_id", primary_key=True),
+    Column("first", String(32), primary_key=True),
+    Column("last", String(32), nullable=False),
+    # 0 for what was never given; the time of release (µs) for the rest, so that it is given again last.
+    Column("freed", Big, nullable=False),
+    Index("network_free_order", "subnet_id", "freed", "first"),
+)
+
+agents = Table(
+    "network_agents",
+    metadata,
+    uid("id", primary_key=True),
+    Column("agent_type", String(64), nullable=False),
+    Column("binary", String(64), nullable=False),
+    Column("host", String(255), nullable=False),
+    text("availability_zone", nullable=False),
+    Column("configurations", Json, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("started_at", Time, nullable=False),
+    Column("heartbeat_at", Time, nullable=False),
+    UniqueConstraint("host", "agent_type"),
+)
+
+quota_limits = Table(
+    "network_quota_limits",
+    metadata,
+    uid("project_id", primary_key=True),
+    Column("resource", String(32), primary_key=True),
+    Column("limit", Integer, nullable=False),
+)
+
+quota_usage = Table(
+    "network_quota_usage",
+    metadata,
+    uid("project_id", primary_key=True),
+    Column("resource", String(32), primary_key=True),
+    Column("used", Integer, nullable=False),
+)
+
+outbox = Table(
+    "network_outbox",
+    metadata,
+    # One row a port: a later event overtakes one that was not delivered yet.
+    uid("port_id", primary_key=True),
+    uid("version", nullable=False),
+    Column("generation", Big, nullable=False),
+    Column("name", String(64), nullable=False),
+    uid("server_id", nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("due_at", Time, nullable=False, index=True),
+)

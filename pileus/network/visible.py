@@ -1,0 +1,96 @@
+"""Who sees what: a project its own things and what is shared, a network's owner the ports on it, an admin everything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, false, or_, select, true
+
+from pileus.context import Context
+from pileus.errors import NotFound
+from pileus.network.tables import allocations, networks, ports, subnets
+from pileus.store import Tx
+from pileus.store.sql import Row, first, rows
+
+
+def of_networks(context: Context) -> ColumnElement[bool]:
+    if context.is_admin:
+        return true()
+    return or_(networks.c.shared == true(), _own(networks.c.project_id, context))
+
+
+def of_subnets(context: Context) -> ColumnElement[bool]:
+    if context.is_admin:
+        return true()
+    shared = select(networks.c.id).where(networks.c.shared == true())
+    return or_(_own(subnets.c.project_id, context), subnets.c.network_id.in_(shared))
+
+
+def of_ports(context: Context) -> ColumnElement[bool]:
+    if context.is_admin:
+        return true()
+    owned = select(networks.c.id).where(_own(networks.c.project_id, context))
+    return or_(_own(ports.c.project_id, context), ports.c.network_id.in_(owned))
+
+
+def network(tx: Tx, context: Context, network_id: str) -> Row:
+    """Raises NotFound (NetworkNotFound), as the two below with their names."""
+    found = first(tx, select(networks).where(networks.c.id == network_id, of_networks(context)))
+    if found is None:
+        raise no_network(network_id)
+    return found
+
+
+def subnet(tx: Tx, context: Context, subnet_id: str) -> Row:
+    found = first(tx, select(subnets).where(subnets.c.id == subnet_id, of_subnets(context)))
+    if found is None:
+        raise NotFound(f"Subnet {subnet_id} could not be found.", kind="SubnetNotFound")
+    return found
+
+
+def port(tx: Tx, context: Context, port_id: str) -> Row:
+    """With its addresses, as `fixed_ips`."""
+    found = with_addresses(tx, rows(tx, select(ports).where(ports.c.id == port_id, of_ports(context))))
+    if not found:
+        raise no_port(port_id)
+    return found[0]
+
+
+def with_addresses(tx: Tx, found: list[Row]) -> list[Row]:
+    """The ports with `fixed_ips`: their allocations in the order they were asked for."""
+    by_port: dict[str, list[Row]] = {row["id"]: [] for row in found}
+    if by_port:
+        mine = select(allocations).where(allocations.c.port_id.in_(list(by_port)))
+        for row in rows(tx, mine.order_by(allocations.c.position)):
+            by_port[row["port_id"]].append(row)
+    for row in found:
+        row["fixed_ips"] = by_port[row["id"]]
+    return found
+
+
+def networks_by_id(tx: Tx, ids: Collection[str]) -> dict[str, Row]:
+    """Whoever's they are."""
+    return {row["id"]: row for row in rows(tx, select(networks).where(networks.c.id.in_(sorted(ids))))} if ids else {}
+
+
+def subnets_of(tx: Tx, network_ids: Collection[str]) -> dict[str, list[Row]]:
+    """All subnets of these networks, the oldest first."""
+    by_network: dict[str, list[Row]] = {network_id: [] for network_id in network_ids}
+    if by_network:
+        mine = select(subnets).where(subnets.c.network_id.in_(sorted(by_network)))
+        for row in rows(tx, mine.order_by(subnets.c.created_at, subnets.c.id)):
+            by_network[row["network_id"]].append(row)
+    return by_network
+
+
+def no_network(network_id: str) -> NotFound:
+    return NotFound(f"Network {network_id} could not be found.", kind="NetworkNotFound")
+
+
+def no_port(port_id: str) -> NotFound:
+    return NotFound(f"Port {port_id} could not be found.", kind="PortNotFound")
+
+
+def _own(column: ColumnElement[Any], context: Context) -> ColumnElement[bool]:
+    return false() if context.project_id is None else column == context.project_id
