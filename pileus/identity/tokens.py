@@ -19,7 +19,6 @@ METHODS = ("password", "token")
 """By bit, the lowest first."""
 MAX_LENGTH = 1024
 _KINDS: tuple[ScopeKind, ...] = ("unscoped", "project", "domain")
-_Id = bytes | str
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -36,11 +35,11 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
-    user_id: _Id
+    user_id: bytes
     user_epoch: int
     methods: int
     scope: int
-    scope_id: _Id
+    scope_id: bytes
     issued_at: float
     expires_at: float
     audit_ids: tuple[bytes, ...]
@@ -90,13 +89,13 @@ def _audit_text(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def _pack(uid: str) -> _Id:
+def _pack(uid: str) -> bytes:
     try:
         raw = bytes.fromhex(uid)
     except ValueError:
-        return uid
-    return raw if len(raw) == 16 and raw.hex() == uid else uid
+        raw = b""
+    return b"\1" + raw if len(raw) == 16 and raw.hex() == uid else b"\0" + uid.encode()
 
 
-def _unpack(packed: _Id) -> str:
-    return packed.hex() if isinstance(packed, bytes) else packed
+def _unpack(packed: bytes) -> str:
+    return packed[1:].hex() if packed[:1] == b"\1" else packed[1:].decode()
