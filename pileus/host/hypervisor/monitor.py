@@ -71,6 +71,7 @@ class Guest:
         self._connecting = asyncio.Lock()
         self._shutdown_reason = ""
         self._powered_down = asyncio.Event()
+        self._resumed = asyncio.Event()
         self._failed = ""
         self._ending: asyncio.Task[None] | None = None
         self._pidfd = os.pidfd_open(pid)
@@ -116,6 +117,24 @@ class Guest:
             raise HypervisorError(f"QEMU ended during {name}") from None
         except TimeoutError:
             raise HypervisorError(f"QEMU did not answer {name} within {COMMAND_LIMIT:g} s") from None
+
+    async def resume(self) -> None:
+        """Let the guest run. Raises HypervisorError.
+
+        QEMU says RESUME right before the CPUs run (0.2 ms), but its answer to `cont` competes with them for a lock and comes up
+        to 8 ms later, so whichever is first will do.
+        """
+        self._resumed.clear()
+        answer = asyncio.create_task(self.command("cont"))
+        resumed = asyncio.create_task(self._resumed.wait())
+        try:
+            await asyncio.wait({answer, resumed}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._resumed.is_set():
+                answer.result()
+        finally:
+            answer.cancel()
+            resumed.cancel()
+            await asyncio.gather(answer, resumed, return_exceptions=True)
 
     async def power(self) -> PowerState:
         """The guest's power state as QEMU sees it. Raises HypervisorError."""
@@ -211,6 +230,7 @@ class Guest:
             self._powered_down.set()
         elif event["event"] == "RESUME":
             self._shutdown_reason = ""
+            self._resumed.set()
         elif event["event"] == "STOP" and self.on_stop is not None:
             self.on_stop()
         return False

@@ -147,7 +147,7 @@ class Qemu:
 
     async def resume(self, server_id: str) -> None:
         async with self._running(server_id) as process:
-            await process.command("cont")
+            await process.resume()
 
     async def pause(self, server_id: str) -> None:
         async with self._running(server_id) as process:
@@ -173,7 +173,7 @@ class Qemu:
             if slot is None or slot.process is not process:
                 return False
             await process.command("system_reset")
-            await process.command("cont")
+            await process.resume()
             return True
 
     async def destroy(self, server_id: str) -> None:
