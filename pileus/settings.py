@@ -164,6 +164,9 @@ class Host(Section, frozen=True):
     guest_uid_count: Annotated[AtLeastOne, Meta(description="How many such user ids there are: the most guests of this host.")] = 65536
     console_cap: Annotated[int, Meta(ge=4096, description="Bytes kept of a guest's serial log.")] = 1 << 20
     fetch_concurrency: Annotated[AtLeastOne, Meta(description="Images fetched at once.")] = 4
+    remove_unused_original_minimum_age_seconds: Annotated[
+        Seconds, Meta(description="A cached image that no guest stands on is removed when nobody has asked for it in this time.")
+    ] = 86400.0
     start_concurrency: Annotated[
         Count,
         Meta(description="Guest processes started at once; 0: one for each core. What waits for the network does not count."),
