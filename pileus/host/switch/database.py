@@ -17,6 +17,7 @@ from pileus.host.switch.rows import Operation, Plugged
 FIRST_TAG, LAST_TAG = 1, 4094
 _APPLY_LIMIT = 10.0
 _LARGEST_BATCH = 64
+_LARGEST_REMOVAL = 2
 
 
 @dataclass
@@ -119,6 +120,9 @@ class Database:
     async def add_port(self, name: str, network_id: str, notes: Callable[[int], Mapping[str, str]], *, kind: str = "") -> Plugged:
         """Add a port of a network, or change what is noted of it, and wait until the switch has it. `notes` is given the
         network's tag. Raises SwitchError with the switch's own words."""
+        if self._numbers.get(name, 0) < 0:
+            # The switch could not take it, for want of a device, say: it tries a fresh row only.
+            await self.delete_ports([name])
         tag = self._hold_tag(network_id)
         wanted = dict(notes(tag))
 
@@ -137,10 +141,11 @@ class Database:
         return self.plugged[name]
 
     async def delete_ports(self, names: Iterable[str]) -> None:
-        """Remove ports in one transaction; returns when the switch has let go of their devices, or is not there to hold them."""
+        """Remove ports; returns when the switch has let go of their devices, or is not there to hold them."""
         uuids = [self._port_uuids[name] for name in names if name in self._port_uuids]
-        if uuids:
-            await self.apply(rows.delete_ports(self._bridge_uuid(self.bridge), uuids))
+        for start in range(0, len(uuids), _LARGEST_REMOVAL):
+            some = uuids[start : start + _LARGEST_REMOVAL]
+            await self.apply(rows.delete_ports(self._bridge_uuid(self.bridge), some))
 
     async def ensure_bridge(self, name: str, notes: Mapping[str, str]) -> None:
         """Make a bridge, or make an existing one what it must be. Raises SwitchError."""

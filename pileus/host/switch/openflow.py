@@ -289,14 +289,23 @@ def _read_match(data: bytes) -> Iterator[tuple[str, Value]]:
     while len(data) >= 4:
         kind, code, length = struct.unpack_from("!HBB", data)
         value, data = data[4 : 4 + length], data[4 + length :]
-        name = _BY_CODE.get((kind, code >> 1))
-        if name is None:
-            continue
-        if code & 1:
-            half = length // 2
-            yield name, (int.from_bytes(value[:half], "big"), int.from_bytes(value[half:], "big"))
-        else:
-            yield name, int.from_bytes(value, "big")
+        size = length // 2 if code & 1 else length
+        plain, mask = int.from_bytes(value[:size], "big"), int.from_bytes(value[size:], "big") if code & 1 else None
+        if kind == _PACKET_REGISTERS:
+            yield from _read_registers(code >> 1, plain, (1 << 64) - 1 if mask is None else mask)
+        elif (kind, code >> 1) in _BY_CODE:
+            yield _BY_CODE[kind, code >> 1], plain if mask is None else (plain, mask)
+
+
+_PACKET_REGISTERS = 0x8001
+
+
+def _read_registers(number: int, plain: int, mask: int) -> Iterator[tuple[str, Value]]:
+    """The switch reports our registers in pairs, as the 64-bit registers of OpenFlow 1.5."""
+    for name, shift in ((f"reg{2 * number}", 32), (f"reg{2 * number + 1}", 0)):
+        part, covered = plain >> shift & 0xFFFFFFFF, mask >> shift & 0xFFFFFFFF
+        if covered:
+            yield name, part if covered == 0xFFFFFFFF else (part, covered)
 
 
 def _padded(data: bytes) -> bytes:

@@ -1,0 +1,146 @@
+"""The switch seam without a switch: latencies, faults and ports in memory, cheap enough for a thousand hosts in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pileus import settings
+from pileus.host.privileged import tap_name
+from pileus.host.switch import SwitchError, SwitchPort, Tap
+from pileus.host.switch.watching import Watches
+from pileus.messages import PortWiring
+
+Step = Literal["open_tap", "plug", "wire", "unplug", "dhcp_device"]
+
+_FLOWS_OF_PORT, _FLOWS_OF_NETWORK, _FLOWS_OF_DHCP = 10, 2, 4
+LAST_TAG = 4094
+
+
+@dataclass
+class World:
+    """What outlives a host's process: hand it to the next `SimulatedSwitch`, and that one finds the ports as they were."""
+
+    taps: set[str] = field(default_factory=set)
+    ports: dict[str, SwitchPort] = field(default_factory=dict)
+    networks: dict[str, str] = field(default_factory=dict)
+    """Port → network."""
+    wired_networks: set[str] = field(default_factory=set)
+    dhcp: dict[str, str] = field(default_factory=dict)
+    """Network → namespace of its DHCP device."""
+
+    @property
+    def flows(self) -> int:
+        """How many flows a real switch would hold for this."""
+        ports = sum(1 for port in self.ports.values() if port.wired)
+        return ports * _FLOWS_OF_PORT + len(self.wired_networks) * _FLOWS_OF_NETWORK + len(self.dhcp) * _FLOWS_OF_DHCP
+
+    @property
+    def tags(self) -> int:
+        """How many local tags are in use: one a network."""
+        return len({*self.networks.values(), *self.dhcp})
+
+
+class SimulatedSwitch:
+    """See `Switch`. Latencies and `fail_wire` come from the settings; `fail_next` and `reset` are for tests and storms."""
+
+    on_reset: Callable[[], None] | None = None
+
+    def __init__(self, settings: settings.Simulated, *, seed: int = 0, world: World | None = None) -> None:
+        self.world = world if world is not None else World()
+        self._settings = settings
+        self._random = random.Random(seed)  # noqa: S311 - a simulation repeats itself on purpose
+        self._watches = Watches()
+        self._faults: dict[Step, deque[str]] = {}
+
+    def fail_next(self, step: Step, cause: str) -> None:
+        """The next call of this step (after those already asked for) raises SwitchError with this text."""
+        self._faults.setdefault(step, deque()).append(cause)
+
+    def reset(self) -> None:
+        """The switch restarts: flows are lost, ports stay, `on_reset` is called."""
+        self.world.ports = {port_id: replace(port, wired=0) for port_id, port in self.world.ports.items()}
+        self.world.wired_networks.clear()
+        if self.on_reset is not None:
+            self.on_reset()
+
+    async def start(self) -> None:
+        """Nothing to wait for."""
+
+    async def close(self) -> None:
+        """The world stays as it is."""
+
+    async def open_tap(self, port_id: str, mtu: int) -> Tap:
+        self._meet_fault("open_tap")
+        self.world.taps.add(tap_name(port_id))
+        return Tap(tap_name(port_id), -1)
+
+    async def plug(self, port: PortWiring) -> None:
+        await self._take(self._settings.plug)
+        self._meet_fault("plug")
+        name = tap_name(port.port_id)
+        if name not in self.world.taps:
+            raise SwitchError(f"could not open network device {name} (No such device)")
+        known = self.world.ports.get(port.port_id)
+        users = len(self.world.networks) + len(self.world.dhcp)
+        if known is None and users >= LAST_TAG and self.world.tags >= LAST_TAG and port.network_id not in self._networks():
+            raise SwitchError(f"this host has ports in {LAST_TAG} networks already: no local tag is left")
+        fresh = SwitchPort(port.port_id, name, port.generation, known.wired if known else 0)
+        self.world.ports[port.port_id] = fresh
+        self.world.networks[port.port_id] = port.network_id
+        if known is None or known.generation != port.generation:
+            self._watches.put(fresh)
+
+    async def wire(self, port: PortWiring) -> None:
+        await self._take(self._settings.wire)
+        self._meet_fault("wire")
+        if self._settings.fail_wire and self._random.random() < self._settings.fail_wire:
+            raise SwitchError("the switch refused flows: simulated failure (simulated.fail_wire)")
+        known = self.world.ports.get(port.port_id)
+        if known is None:
+            raise SwitchError(f"port {port.port_id} is not plugged here")
+        self.world.ports[port.port_id] = replace(known, wired=port.generation)
+        self.world.wired_networks.add(port.network_id)
+
+    async def unplug(self, port_ids: Sequence[str]) -> None:
+        await self._take(self._settings.unplug)
+        self._meet_fault("unplug")
+        for port_id in port_ids:
+            self.world.ports.pop(port_id, None)
+            self.world.networks.pop(port_id, None)
+            self.world.taps.discard(tap_name(port_id))
+            self._watches.drop(port_id)
+        self.world.wired_networks &= self._networks()
+
+    async def ports(self) -> list[SwitchPort]:
+        return list(self.world.ports.values())
+
+    def watch(self) -> AsyncIterator[SwitchPort]:
+        return self._watches.add(self.world.ports.values())
+
+    async def dhcp_device(self, network_id: str, namespace: str, mac: str, mtu: int) -> str:
+        self._meet_fault("dhcp_device")
+        self.world.dhcp[network_id] = namespace
+        self.world.wired_networks.add(network_id)
+        return "dhcp" + network_id[:11]
+
+    async def remove_dhcp_device(self, network_id: str, namespace: str) -> None:
+        self.world.dhcp.pop(network_id, None)
+        self.world.wired_networks &= self._networks()
+
+    def _networks(self) -> set[str]:
+        return {*self.world.networks.values(), *self.world.dhcp}
+
+    def _meet_fault(self, step: Step) -> None:
+        waiting = self._faults.get(step)
+        if waiting:
+            raise SwitchError(waiting.popleft())
+
+    async def _take(self, seconds: float) -> None:
+        if seconds:
+            spread = self._settings.jitter
+            await asyncio.sleep(seconds * self._random.uniform(1 - spread, 1 + spread))
