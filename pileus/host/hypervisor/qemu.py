@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import os
 import shutil
-import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
@@ -26,8 +24,8 @@ from pileus.errors import StartupError
 from pileus.host import privileged
 from pileus.host.hypervisor import Acceleration, Capacity, FoundGuest, HypervisorError, Images
 from pileus.host.hypervisor.acceleration import Accelerator
-from pileus.host.hypervisor.arguments import Opened, qemu_arguments
-from pileus.host.hypervisor.guestfolder import GuestFolder, connect_unix, cut, listen_unix, open_fd, open_log, tail
+from pileus.host.hypervisor.guestfolder import GuestFolder, connect_unix, cut, tail
+from pileus.host.hypervisor.launch import Boot, in_words, launch
 from pileus.host.hypervisor.machine import machine_capacity, processes_of, user_ids_in_use
 from pileus.host.hypervisor.monitor import Guest
 from pileus.host.switch import Tap
@@ -56,18 +54,6 @@ class _Slot:
     watcher: asyncio.Task[None] | None = None
     ending: bool = False
     crashed: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Boot:
-    """One start of a guest. Without `durable` it leaves no spec, so nobody adopts it."""
-
-    spec: GuestSpec
-    generation: int
-    images: Images
-    taps: Mapping[str, Tap]
-    acceleration: str
-    durable: bool = True
 
 
 class Qemu:
@@ -143,7 +129,7 @@ class Qemu:
     async def create(self, spec: GuestSpec, generation: int, images: Images, taps: Mapping[str, Tap]) -> None:
         async with self._locked(spec.server_id, make=True) as slot:
             assert slot is not None
-            await self._start_paused(slot, _Boot(spec, generation, images, taps, self._accelerator.current.name))
+            await self._start_paused(slot, Boot(spec, generation, images, taps, self._accelerator.current.name))
 
     async def resume(self, server_id: str) -> None:
         async with self._running(server_id) as process:
@@ -214,7 +200,7 @@ class Qemu:
 
     # --- one guest's process: all of these are called with its lock held ---
 
-    async def _start_paused(self, slot: _Slot, boot: _Boot) -> None:
+    async def _start_paused(self, slot: _Slot, boot: Boot) -> None:
         if slot.process is not None and slot.process.alive:
             return
         await self._end(slot)
@@ -228,14 +214,14 @@ class Qemu:
             await self._settle(self._end(slot) if known else self._remove(slot, uid))
             if isinstance(error, OSError | BrokenExecutor | ValueError):
                 log.warning("guest cannot be started", server=slot.folder.server_id, error=repr(error))
-                raise HypervisorError(f"the guest cannot be started: {_words(error)}") from None
+                raise HypervisorError(f"the guest cannot be started: {in_words(error)}") from None
             raise
         slot.ending = slot.crashed = False
         slot.whole = True
 
-    async def _spawn(self, slot: _Slot, uid: int, boot: _Boot) -> None:
+    async def _spawn(self, slot: _Slot, uid: int, boot: Boot) -> None:
         threads = self._threads[boot.acceleration]
-        job = asyncio.get_running_loop().run_in_executor(threads, _launch, self._host.guest_emulator, slot.folder, uid, boot)
+        job = asyncio.get_running_loop().run_in_executor(threads, launch, self._host.guest_emulator, slot.folder, uid, boot)
         child = await job
         self._take_over(slot, Guest(child.pid, child, slot.folder.monitor_socket))
 
@@ -390,7 +376,7 @@ class Qemu:
         async with self._locked(self._proof_id, make=True) as slot:
             assert slot is not None
             images = Images(kernel=kernel, ramdisk=ramdisk)
-            await self._start_paused(slot, _Boot(spec, 0, images, {}, "kvm", durable=False))
+            await self._start_paused(slot, Boot(spec, 0, images, {}, "kvm", durable=False))
         try:
             reader, writer = await asyncio.open_connection(sock=connect_unix(slot.folder.console_socket))
             await self.resume(self._proof_id)
@@ -427,43 +413,3 @@ class Qemu:
             task.exception()
             raise asyncio.CancelledError
         task.result()
-
-
-def _launch(emulator: str, folder: GuestFolder, uid: int, boot: _Boot) -> subprocess.Popen[bytes]:
-    """Everything of a start that blocks: folder, disk, sockets, process. Raises HypervisorError, OSError."""
-    folder.make(uid)
-    with contextlib.ExitStack() as stack:
-        disk = stack.enter_context(folder.open_disk(boot.spec, boot.images, uid))
-        if boot.durable:
-            folder.write_spec(boot.spec, boot.generation)
-        opened = Opened(
-            monitor=stack.enter_context(listen_unix(folder.monitor_socket)).fileno(),
-            serial=stack.enter_context(listen_unix(folder.console_socket)).fileno(),
-            log=stack.enter_context(open_log(folder.console, uid)),
-            disk=disk,
-            config=_open_optional(stack, folder.config if folder.config.exists() else None),
-            kernel=_open_optional(stack, boot.images.kernel),
-            ramdisk=_open_optional(stack, boot.images.ramdisk),
-            taps=[(port, _tap(port.port_id, boot.taps)) for port in boot.spec.ports],
-        )
-        output = stack.enter_context(open_log(folder.output, uid))
-        os.truncate(output, 0)
-        arguments = qemu_arguments(boot.spec, opened, acceleration=boot.acceleration)
-        return privileged.spawn_as(uid, [emulator, *arguments], inherit=opened.descriptors(), output=output)
-
-
-def _open_optional(stack: contextlib.ExitStack, path: Path | None) -> int | None:
-    return None if path is None else stack.enter_context(open_fd(path, os.O_RDONLY))
-
-
-def _tap(port_id: str, taps: Mapping[str, Tap]) -> int:
-    tap = taps.get(port_id)
-    if tap is None or tap.fd < 0:
-        raise HypervisorError(f"port {port_id} has no network device on this host")
-    return tap.fd
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the host's disk is full"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import os
+import signal
 import struct
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import pytest
 
 from pileus import settings
 from pileus.errors import StartupError
-from pileus.host.hypervisor import HypervisorError, Images, guestfolder, qemu
+from pileus.host.hypervisor import HypervisorError, Images, guestfolder, monitor, qemu
 from pileus.host.hypervisor.guestfolder import GuestFolder
+from pileus.host.hypervisor.machine import processes_of
+from pileus.host.hypervisor.monitor import Guest
 from pileus.host.hypervisor.qcow2 import read_header, write_overlay
 from pileus.host.hypervisor.qemu import Qemu
 from pileus.host.switch import Tap
-from pileus.messages import BootSource
+from pileus.messages import BootSource, PowerState
 from tests.host.hypervisor.parts import QemuHarness, guest, pid_of, type_in, until
 from tests.host.hypervisor.test_arguments import port
 
@@ -176,15 +179,19 @@ async def test_a_qemu_that_cannot_start_says_why_and_leaves_nothing(harness: Qem
         pid_of(spec.server_id)
 
 
-async def test_a_full_disk_is_named_and_leaves_nothing(harness: QemuHarness, hypervisor: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(guestfolder, "write_overlay", full)
-    base = raw_image(harness.folder.parent / "base", 1 * MIB)
-    with pytest.raises(HypervisorError, match="disk is full"):
-        await hypervisor.create(guest(), 1, Images(disk=base), {})
-    assert harness.leftovers() == []
+async def test_a_full_disk_is_named_and_leaves_nothing(harness: QemuHarness) -> None:
+    harness.folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", harness.folder)
+    try:
+        (harness.folder / ".ballast").write_bytes(bytes(16384))
+        hypervisor = harness.make()
+        await hypervisor.start()
+        with pytest.raises(HypervisorError, match="disk is full"):
+            await hypervisor.create(guest(), 1, Images(), {})
+        assert harness.leftovers() == []
+        await hypervisor.close()
+    finally:
+        run("umount", "-l", harness.folder)
 
 
 def raw_image(path: Path, size: int) -> Path:
@@ -242,13 +249,13 @@ async def test_a_base_image_that_went_is_named(harness: QemuHarness, hypervisor:
     assert await hypervisor.power(spec.server_id) == "stopped"
 
 
-async def test_a_config_drive_in_the_folder_is_attached(harness: QemuHarness, hypervisor: Qemu) -> None:
-    spec = guest()
-    folder = GuestFolder(harness.folder, spec.server_id)
-    folder.path.mkdir(parents=True)
-    raw_image(folder.config, MIB)
-    await hypervisor.create(spec, 1, Images(), {})
-    assert str(folder.config) in opened_by(spec.server_id)
+async def test_a_config_drive_is_made_and_attached_where_it_is_wanted(harness: QemuHarness, hypervisor: Qemu) -> None:
+    for wanted in (True, False):
+        spec = guest(config_drive=wanted)
+        await hypervisor.create(spec, 1, Images(), {})
+        config = GuestFolder(harness.folder, spec.server_id).config
+        assert (str(config) in opened_by(spec.server_id)) is wanted
+        assert config.exists() is wanted
 
 
 async def test_a_guest_deaf_to_the_power_button_is_ended(harness: QemuHarness) -> None:
@@ -354,6 +361,108 @@ async def test_half_made_guests_are_ended_and_removed(harness: QemuHarness, hype
         assert reaped(pid)
     finally:
         await again.close()
+
+
+async def test_a_guest_left_halted_by_a_reset_that_we_did_not_finish(harness: QemuHarness, hypervisor: Qemu) -> None:
+    spec = guest()
+    await hypervisor.create(spec, 1, harness.images, {})
+    await hypervisor.resume(spec.server_id)
+    await harness.booted(hypervisor, spec.server_id)
+    await hypervisor.close()
+    process = Guest(pid_of(spec.server_id), None, GuestFolder(harness.folder, spec.server_id).monitor_socket)
+    assert await process.power_down(5)
+    assert process.alive
+    await process.close()
+    again = harness.make()
+    await again.start()
+    try:
+        assert [found.power for found in await again.found()] == ["stopped"]
+        with pytest.raises(KeyError):
+            pid_of(spec.server_id)
+        await again.destroy(spec.server_id)
+    finally:
+        await again.close()
+
+
+async def test_a_guest_whose_processor_fails_is_ended_as_crashed(
+    harness: QemuHarness, hypervisor: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What KVM does with an instruction it cannot run: the guest stops unasked. Here a pause stands for it."""
+    monkeypatch.setitem(monitor.POWER, "paused", "crashed")
+    told: list[tuple[str, PowerState, str]] = []
+    hypervisor.on_exit = lambda *exit: told.append(exit)
+    spec = guest()
+    await hypervisor.create(spec, 1, Images(), {})
+    await hypervisor.resume(spec.server_id)
+    await hypervisor.pause(spec.server_id)
+
+    async def crashed() -> bool:
+        return bool(told)
+
+    assert await until(crashed) < 2
+    assert told[0][:2] == (spec.server_id, "crashed")
+    assert "processor failed" in told[0][2]
+    assert await hypervisor.power(spec.server_id) == "crashed"
+
+
+async def test_a_qemu_that_answers_nothing_counts_as_running_and_can_be_destroyed(
+    harness: QemuHarness, hypervisor: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "COMMAND_LIMIT", 0.1)
+    spec = guest()
+    await hypervisor.create(spec, 1, Images(), {})
+    os.kill(pid_of(spec.server_id), signal.SIGSTOP)
+    with pytest.raises(HypervisorError, match=r"did not answer stop within 0\.1 s"):
+        await hypervisor.pause(spec.server_id)
+    assert await hypervisor.power(spec.server_id) == "running"
+    async with asyncio.timeout(5):
+        await hypervisor.destroy(spec.server_id)
+    assert harness.leftovers() == []
+
+
+STARTS_GUESTS = """
+import asyncio, sys
+from pathlib import Path
+from pileus.host.hypervisor import Images
+from tests.host.hypervisor.parts import QemuHarness, guest
+
+async def main():
+    hypervisor = QemuHarness(Path(sys.argv[1])).make()
+    await hypervisor.start()
+    print("started", flush=True)
+    while True:
+        specs = [guest() for _ in range(3)]
+        await asyncio.gather(*(hypervisor.create(spec, 1, Images(), {}) for spec in specs))
+        await hypervisor.resume(specs[0].server_id)
+        await asyncio.gather(*(hypervisor.destroy(spec.server_id) for spec in specs[1:]))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("milliseconds", [5, 40, 130])
+async def test_whoever_comes_after_a_killed_host_finds_all_that_it_started(harness: QemuHarness, tmp_path: Path, milliseconds: int) -> None:
+    first = await asyncio.create_subprocess_exec(sys.executable, "-c", STARTS_GUESTS, str(tmp_path), stdout=asyncio.subprocess.PIPE)
+    assert first.stdout is not None
+    assert await first.stdout.readline() == b"started\n"
+    await asyncio.sleep(milliseconds / 1000)
+    first.kill()
+    await first.wait()
+    made = harness.leftovers()
+    running = processes_of(made)
+    hypervisor = harness.make()
+    await hypervisor.start()
+    try:
+        found = {guest.spec.server_id: guest.power for guest in await hypervisor.found()}
+        assert sorted(found) == sorted(harness.leftovers())
+        assert {server_id for server_id, power in found.items() if power != "stopped"} <= set(running)
+        assert set(processes_of(made)) <= set(found)
+        for server_id in found:
+            await hypervisor.destroy(server_id)
+        assert processes_of(made) == {}
+        assert harness.leftovers() == []
+    finally:
+        await hypervisor.close()
 
 
 async def test_many_guests_leave_no_descriptor_behind(hypervisor: Qemu) -> None:
