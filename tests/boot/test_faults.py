@@ -1,0 +1,198 @@
+"""Messages lost, doubled or late; processes ended in the middle and started again: the same end state (laws 1 and 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from pileus.bus.inprocess import Fate
+from pileus.host.hypervisor.simulated import SimulatedHypervisor
+from pileus.messages import ACTIONS, LEVELS, OBSERVED, GuestSpec, Observed
+from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
+
+Signal = Literal["local", "callback"]
+both = pytest.mark.parametrize("signal", ["local", "callback"])
+
+
+def losing(*parts: str, times: int) -> Fate:
+    """The first `times` messages of subjects that contain one of the parts are lost."""
+    left = dict.fromkeys(parts, times)
+
+    def fate(subject: str, payload: bytes) -> Sequence[float]:
+        for part in parts:
+            if part in subject and left[part] > 0:
+                left[part] -= 1
+                return ()
+        return (0.0,)
+
+    return fate
+
+
+def doubling(subject: str, payload: bytes) -> Sequence[float]:
+    return (0.0, 0.0)
+
+
+def disordering(seed: int) -> Fate:
+    dice = random.Random(seed)
+
+    def fate(subject: str, payload: bytes) -> Sequence[float]:
+        return [dice.random() * 0.05 for _ in range(dice.choice((0, 1, 1, 1, 1, 2, 2)))]
+
+    return fate
+
+
+@both
+@pytest.mark.parametrize("subject", [ACTIONS, ".desired", OBSERVED, LEVELS, ".events"])
+async def test_lost(tmp_path: Path, signal: Signal, subject: str) -> None:
+    quick = settings(signal, compute={"vif_plugging_timeout": 2.0})
+    async with cloudlet(tmp_path, quick, hosts=1, fate=losing(subject, times=2)) as cloud:
+        [server_id] = await cloud.create()
+        assert (await cloud.settled(server_id))["vm_state"] == "active"
+        await _delete(cloud, [server_id])
+
+
+@both
+@pytest.mark.parametrize("fate", [doubling, disordering(1), disordering(2)], ids=["doubled", "disordered-1", "disordered-2"])
+async def test_doubled_late_and_lost(tmp_path: Path, signal: Signal, fate: Fate) -> None:
+    quick = settings(signal, compute={"vif_plugging_timeout": 2.0})
+    async with cloudlet(tmp_path, quick, fate=fate) as cloud:
+        ids = await cloud.create(count=10)
+        assert [(await cloud.settled(server_id))["vm_state"] for server_id in ids] == ["active"] * 10
+        running = [server_id for name in cloud.names for server_id in cloud.guests[name].guests]
+        assert sorted(running) == sorted(ids)
+        await _delete(cloud, ids)
+
+
+@both
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.05, 0.09, 0.15])
+async def test_host_restarted_in_the_middle(tmp_path: Path, signal: Signal, after: float) -> None:
+    slow = settings(signal, simulated={"start": 0.06, "plug": 0.02, "wire": 0.03})
+    async with cloudlet(tmp_path, slow, hosts=1) as cloud:
+        ids = await cloud.create(count=4)
+        await asyncio.sleep(after)
+        await cloud.stop_host("host-0")
+        await cloud.start_host("host-0")
+        assert [(await cloud.settled(server_id))["vm_state"] for server_id in ids] == ["active"] * 4
+        assert {guest.power for guest in cloud.guests["host-0"].guests.values()} == {"running"}
+        assert len(cloud.ports["host-0"].ports) == 4
+        await _delete(cloud, ids)
+
+
+@both
+@pytest.mark.parametrize("after", [0.0, 0.005, 0.02])
+async def test_worker_restarted_in_the_middle(tmp_path: Path, signal: Signal, after: float) -> None:
+    async with cloudlet(tmp_path, settings(signal), hosts=2) as cloud:
+        ids = await cloud.create(count=6)
+        await asyncio.sleep(after)
+        await cloud.stop_control()
+        await cloud.start_control()
+        assert [(await cloud.settled(server_id))["vm_state"] for server_id in ids] == ["active"] * 6
+        await _delete(cloud, ids)
+
+
+async def test_a_host_that_answers_nothing_is_given_up(tmp_path: Path) -> None:
+    """It is not heard of any more: the create goes elsewhere; when it is back, what it made meanwhile goes."""
+    quick = settings(compute={"heartbeat_interval": 0.1, "service_down_time": 0.6, "report_interval": 0.3})
+    async with cloudlet(tmp_path, quick, hosts=2) as cloud:
+        await cloud.stop_host("host-0")
+        ids = await cloud.create(count=6)
+        found = [await cloud.settled(server_id) for server_id in ids]
+        assert [server["vm_state"] for server in found] == ["active"] * 6
+        assert {server["host"] for server in found} == {"host-1"}
+        await cloud.start_host("host-0")
+        await cloud.until(lambda: not cloud.guests["host-0"].guests)
+        await _delete(cloud, ids)
+
+
+async def test_delete_while_its_host_is_down(tmp_path: Path) -> None:
+    quick = settings(compute={"heartbeat_interval": 0.1, "service_down_time": 0.6, "report_interval": 0.3})
+    async with cloudlet(tmp_path, quick, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        await cloud.settled(server_id)
+        await cloud.stop_host("host-0")
+        await cloud.compute.act(USER, server_id, "delete")
+        assert (await cloud.settled(server_id))["vm_state"] == "deleted"
+        assert cloud.guests["host-0"].guests
+        await cloud.start_host("host-0")
+        await cloud.nothing_left()
+
+
+async def test_a_guest_that_ends_by_itself_is_shown(tmp_path: Path) -> None:
+    async with cloudlet(tmp_path, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        await cloud.settled(server_id)
+        _hypervisor(cloud).kill(server_id)
+        await cloud.until(_shows(cloud, server_id, "stopped"), 2.0)
+        server = await cloud.server(server_id)
+        assert "died on host host-0" in server["fault"]["message"]
+        await cloud.until(lambda: not cloud.ports["host-0"].ports)
+        await cloud.compute.act(USER, server_id, "start")
+        assert (await cloud.settled(server_id))["vm_state"] == "active"
+
+
+async def test_a_lost_word_of_a_dead_guest_is_made_good(tmp_path: Path) -> None:
+    quick = settings(compute={"report_interval": 0.2})
+    async with cloudlet(tmp_path, quick, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        await cloud.settled(server_id)
+        cloud.bus.fate = losing(OBSERVED, times=1)
+        _hypervisor(cloud).kill(server_id)
+        await cloud.until(_shows(cloud, server_id, "stopped"), 15.0)
+
+
+async def test_a_late_answer_of_an_older_generation_changes_nothing(tmp_path: Path) -> None:
+    async with cloudlet(tmp_path, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        server = await cloud.settled(server_id)
+        await cloud.compute.act(USER, server_id, "stop")
+        assert (await cloud.settled(server_id))["vm_state"] == "stopped"
+        await cloud.worker.observed(Observed(server_id, "host-0", server["generation"], "running"))
+        assert (await cloud.server(server_id))["vm_state"] == "stopped"
+
+
+async def test_a_stranger_on_a_host_is_removed(tmp_path: Path) -> None:
+    """A guest that no server stands for (the database was older, a message was late) goes at the next report."""
+    quick = settings(compute={"report_interval": 0.2})
+    async with cloudlet(tmp_path, quick, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        await cloud.settled(server_id)
+        guests = cloud.guests["host-0"].guests
+        spec: GuestSpec = guests[server_id].spec
+        await cloud.stop_host("host-0")
+        stranger = type(guests[server_id])(_renamed(spec), 1, "running")
+        guests["stranger"] = stranger
+        await cloud.start_host("host-0")
+        await cloud.until(lambda: "stranger" not in guests)
+        assert server_id in guests
+
+
+def _renamed(spec: GuestSpec) -> GuestSpec:
+    import msgspec
+
+    return msgspec.structs.replace(spec, server_id="stranger", ports=[])
+
+
+def _hypervisor(cloud: Cloudlet) -> SimulatedHypervisor:
+    found = cloud.hosts["host-0"].parts.hypervisor
+    assert isinstance(found, SimulatedHypervisor)
+    return found
+
+
+def _shows(cloud: Cloudlet, server_id: str, vm_state: str) -> Callable[[], object]:
+    async def shown() -> bool:
+        return bool((await cloud.server(server_id))["vm_state"] == vm_state)
+
+    return shown
+
+
+async def _delete(cloud: Cloudlet, ids: Sequence[str]) -> None:
+    for server_id in ids:
+        await cloud.compute.act(USER, server_id, "delete")
+    for server_id in ids:
+        assert (await cloud.settled(server_id))["vm_state"] == "deleted"
+    await cloud.nothing_left()
