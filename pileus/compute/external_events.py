@@ -15,7 +15,7 @@ from pileus.compute.tables import servers
 from pileus.messages import HostEvent, event_subject
 from pileus.store import Store, Tx
 
-NEEDS_TAG = frozenset({"volume-extended", "power-update", "accelerator-request-bound", "volume-reimaged"})
+NEEDS_TAG = frozenset({"volume-extended", "power-update", "accelerator-request-bound"})
 """Names that Nova refuses without a tag."""
 
 
@@ -29,7 +29,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one event: `code` 200, 400, 404 or 422; `status` as answered."""
+    """What became of one event: `code` 200, 400, 404 or 422; `status` completed means taken, whatever the event itself said."""
 
     event: Event
     status: str
@@ -51,11 +51,11 @@ async def deliver(store: Store, bus: Bus, events: Sequence[Event]) -> list[Outco
 def _judge(event: Event, hosts: dict[str, str | None]) -> Outcome:
     if event.server_uuid not in hosts:
         return Outcome(event, "failed", 404)
+    if event.name in NEEDS_TAG and event.tag is None:
+        return Outcome(event, "failed", 400)
     if hosts[event.server_uuid] is None:
         return Outcome(event, "failed", 422)
-    if event.name in NEEDS_TAG and not event.tag:
-        return Outcome(event, "failed", 400)
-    return Outcome(event, event.status, 200)
+    return Outcome(event, "completed", 200)
 
 
 def _hosts_of(tx: Tx, ids: Sequence[str]) -> dict[str, str | None]:

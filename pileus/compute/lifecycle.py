@@ -162,13 +162,13 @@ STATUS: dict[tuple[str, str | None], str] = {
     ("stopped", "rebooting_hard"): "HARD_REBOOT",
     ("error", "rebooting_hard"): "HARD_REBOOT",
 }
-_PLAIN = {"building": "BUILD", "active": "ACTIVE", "paused": "PAUSED", "stopped": "SHUTOFF", "error": "ERROR", "deleted": "DELETED"}
+PLAIN_STATUS = {"building": "BUILD", "active": "ACTIVE", "paused": "PAUSED", "stopped": "SHUTOFF", "error": "ERROR", "deleted": "DELETED"}
 POWER_NUMBER: dict[str, int] = {"absent": 0, "running": 1, "paused": 3, "stopped": 4, "crashed": 6}
 
 
 def status(vm_state: str, task_state: str | None) -> str:
     """The status word of the API. Source: Nova's api/openstack/compute/views, the table of states."""
-    return STATUS.get((vm_state, task_state), _PLAIN[vm_state])
+    return STATUS.get((vm_state, task_state), PLAIN_STATUS[vm_state])
 
 
 def describe() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import delete, select, update
 
@@ -60,6 +61,14 @@ def take(tx: Tx, defaults: Quota, project_id: str, *, instances: int, cores: int
         f"Quota exceeded for {what}: Requested {', '.join(str(asked[n]) for n in over)}, "
         f"but already used {', '.join(f'{now[n]} of {allowed[n]}' for n in over)} {what}"
     )
+
+
+def room(tx: Tx, defaults: Quota, project_id: str, flavor: Mapping[str, Any]) -> int:
+    """How many more servers of a flavor the limits allow (2³¹ without any)."""
+    allowed, now = limits(tx, defaults, project_id), used(tx, project_id)
+    need = {"instances": 1, "cores": flavor["vcpus"], "ram": flavor["ram"]}
+    rooms: list[int] = [max(0, allowed[n] - now[n]) // need[n] for n in COUNTED if allowed[n] >= 0]
+    return min([2**31, *rooms])
 
 
 def give_back(tx: Tx, project_id: str, *, instances: int, cores: int, ram: int) -> None:

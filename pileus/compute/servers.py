@@ -16,7 +16,7 @@ from pileus.compute import actions, quotas
 from pileus.compute.lifecycle import VERBS, begin, refusal
 from pileus.compute.tables import servers
 from pileus.context import Context
-from pileus.errors import Conflict, NotFound
+from pileus.errors import Conflict, Forbidden, NotFound
 from pileus.settings import Settings
 from pileus.store import Tx
 from pileus.store.paging import Page, fetch
@@ -40,6 +40,9 @@ class NewServer:
     config_drive: bool = False
     zone: str | None = None
     forced_host: str | None = None
+    access_ip_v4: str | None = None
+    access_ip_v6: str | None = None
+    auto_disk_config: bool = False
 
 
 def hostname_of(name: str, server_id: str) -> str:
@@ -84,6 +87,9 @@ def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, c
                 "task_state": VERBS["create"].task,
                 "power": "absent",
                 "locked": False,
+                "access_ip_v4": wanted.access_ip_v4,
+                "access_ip_v6": wanted.access_ip_v6,
+                "auto_disk_config": wanted.auto_disk_config,
                 "generation": 1,
                 "lease_until": 0.0,
                 "fault": None,
@@ -129,20 +135,53 @@ SORTABLE: dict[str, ColumnElement[Any]] = {
     "config_drive": servers.c.config_drive,
     "locked": servers.c.locked,
     "hostname": servers.c.hostname,
+    "access_ip_v4": func.coalesce(servers.c.access_ip_v4, ""),
+    "access_ip_v6": func.coalesce(servers.c.access_ip_v6, ""),
+    "auto_disk_config": servers.c.auto_disk_config,
+    "locked_by": func.coalesce(servers.c.locked_by, ""),
+    "terminated_at": func.coalesce(servers.c.deleted_at, 0.0),
 }
 
 
-def page(tx: Tx, where: Sequence[ColumnElement[bool]], wanted: Page) -> list[Row]:
-    """One page of servers. `where` scopes and filters."""
-    statement: Select[Any] = select(servers).where(*where)
+def page(
+    tx: Tx, where: Sequence[ColumnElement[bool]], wanted: Page, *, columns: Sequence[ColumnElement[Any]] = (), deleted: bool = False
+) -> list[Row]:
+    """One page of servers, all columns or those given. `where` scopes and filters; deleted ones are left out unless told."""
+    alive = () if deleted else (servers.c.deleted_at.is_(None),)
+    statement: Select[Any] = select(*(columns or servers.c)).where(*where, *alive)
     return fetch(tx, statement, wanted, id_column=servers.c.id, sortable=SORTABLE)
 
 
-def change(tx: Tx, context: Context, server_id: str, **values: Any) -> Row:
+def change(tx: Tx, context: Context, server_id: str, /, **values: Any) -> Row:
     """Change what is only written down (name, description, metadata, lock). Raises NotFound."""
     get(tx, context, server_id)
     tx.execute(update(servers).where(servers.c.id == server_id).values(updated_at=time.time(), **values))
     return get(tx, context, server_id)
+
+
+def lock(tx: Tx, context: Context, server_id: str, reason: str | None) -> None:
+    """Only an admin or a caller's unlock may then act on it. Raises NotFound."""
+    get(tx, context, server_id)
+    change(tx, context, server_id, locked=True, locked_by="admin" if context.is_admin else "owner", locked_reason=reason)
+
+
+def unlock(tx: Tx, context: Context, server_id: str) -> None:
+    """Raises NotFound, and Forbidden where an admin locked it and another caller unlocks."""
+    if get(tx, context, server_id)["locked_by"] == "admin" and not context.is_admin:
+        raise Forbidden("The server was locked by an administrator; only one may unlock it.")
+    change(tx, context, server_id, locked=False, locked_by=None, locked_reason=None)
+
+
+def reset_state(tx: Tx, context: Context, server_id: str, vm_state: str) -> None:
+    """An admin says what a server is (`active` or `error`); whatever was under way on it is over.
+
+    Raises NotFound, and Conflict for `active` where no host has the server.
+    """
+    server = get(tx, context, server_id)
+    if vm_state == "active" and server["host"] is None:
+        raise Conflict(f"Instance {server_id} is on no host, so it cannot be active; reset it to error or delete it")
+    actions.overtake(tx, server_id, "os-resetState")
+    change(tx, context, server_id, vm_state=vm_state, task_state=None)
 
 
 def act(tx: Tx, context: Context, server_id: str, verb_name: str, *, limit: float, hard: bool = False) -> str:

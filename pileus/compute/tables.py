@@ -68,6 +68,11 @@ servers = Table(
     text("task_state"),
     text("power", nullable=False),
     Column("locked", Boolean, nullable=False, default=False),
+    text("locked_by"),  # owner or admin
+    text("locked_reason"),
+    text("access_ip_v4"),
+    text("access_ip_v6"),
+    Column("auto_disk_config", Boolean, nullable=False, default=False),
     Column("generation", Big, nullable=False, default=1),  # grows with each change that a host must make
     Column("lease_until", Time, nullable=False, default=0.0),  # only one action of a server is computed at a time
     Column("fault", Json),  # code, message, details, created

@@ -1,0 +1,153 @@
+"""A compute service with small stand-ins for its neighbours, and rows as the worker would leave them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import update
+
+from pileus.bus.inprocess import InProcessBus
+from pileus.clients.image import ImageInfo
+from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress
+from pileus.clients.placement import Inventory, ProviderPicture, Resources
+from pileus.compute import flavors, hosts
+from pileus.compute.service import Compute
+from pileus.compute.tables import servers
+from pileus.context import Context
+from pileus.errors import Conflict, NotFound
+from pileus.messages import HostFacts, PortWiring
+from pileus.settings import Settings
+from pileus.store import Store, Tx
+from pileus.store.sql import Row
+
+IMAGE = "0f1e2d3c-0000-4000-8000-000000000001"
+NETWORK = "0f1e2d3c-0000-4000-8000-000000000002"
+PORT = "0f1e2d3c-0000-4000-8000-000000000003"
+NOWHERE = "0f1e2d3c-0000-4000-8000-00000000ffff"
+
+
+class Images:
+    """One image; `min_disk` 2 GiB."""
+
+    async def show(self, context: Context, image_id: str) -> ImageInfo:
+        if image_id != IMAGE:
+            raise NotFound(f"Image {image_id} could not be found.")
+        return ImageInfo(IMAGE, "tiny", "active", "qcow2", 10, 1 << 30, "00", min_disk=2, min_ram=128)
+
+    def read(self, image_id: str) -> AsyncIterator[bytes]:
+        raise NotImplementedError
+
+
+@dataclass
+class Networks:
+    """One network and one port. `given`: server → addresses."""
+
+    given: dict[str, list[ServerAddress]] = field(default_factory=dict)
+    asked: list[tuple[Requested, int]] = field(default_factory=list)
+    lookups: int = 0
+
+    async def check(self, context: Context, requested: Requested, *, count: int) -> CheckedNics:
+        self.asked.append((requested, count))
+        if requested == "none":
+            return CheckedNics([])
+        nics = [RequestedNic(network_id=NETWORK)] if requested == "auto" else requested
+        for nic in nics:
+            assert not isinstance(nic, str)
+            if nic.network_id not in (None, NETWORK):
+                raise NotFound(f"Network {nic.network_id} could not be found.")
+            if nic.port_id not in (None, PORT):
+                raise NotFound(f"Port {nic.port_id} could not be found.")
+            if nic.fixed_ip == "10.0.0.1":
+                raise Conflict("Fixed IP address 10.0.0.1 is already in use.", kind="IpAddressAlreadyAllocated")
+        return CheckedNics(list(nics))  # type: ignore[arg-type]
+
+    async def constraint(self, nics: Sequence[RequestedNic]) -> CheckedNics:
+        return CheckedNics(list(nics))
+
+    async def allocate(
+        self, context: Context, server_id: str, nics: Sequence[RequestedNic], *, host: str, key: str, hostname: str, zone: str
+    ) -> list[PortWiring]:
+        raise NotImplementedError
+
+    async def release(self, server_id: str, *, keep: Collection[str]) -> None: ...
+
+    async def addresses(self, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
+        self.lookups += 1
+        return {server: self.given[server] for server in server_ids if server in self.given}
+
+    async def servers_at(self, address: str, version: int) -> list[str]:
+        return [s for s, found in self.given.items() if any(a.ip_version == version and re.search(address, a.address) for a in found)]
+
+    async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]:
+        return []
+
+    async def devices(self) -> set[str]:
+        return set(self.given)
+
+
+class Placements:
+    async def set_provider(self, provider_id: str, name: str, inventories: Mapping[str, Inventory]) -> None: ...
+
+    async def pictures(self) -> list[ProviderPicture]:
+        return []
+
+    async def picture(self, provider_id: str) -> ProviderPicture | None:
+        return None
+
+    async def claim(self, consumer: str, provider_id: str, resources: Resources, *, project_id: str, user_id: str) -> bool:
+        return True
+
+    async def release(self, consumer: str) -> None: ...
+
+    async def consumers(self) -> set[str]:
+        return set()
+
+
+def compute_with(store: Store, settings: Settings | None = None) -> Compute:
+    return Compute(store, InProcessBus(), settings or Settings(), Images(), Networks(), Placements())
+
+
+def facts(host: str, **changes: Any) -> HostFacts:
+    values: dict[str, Any] = {
+        "host": host,
+        "hypervisor_type": "QEMU",
+        "hypervisor_version": 7002000,
+        "vcpus": 8,
+        "memory_mb": 16384,
+        "disk_gb": 100,
+        "cpu_info": {"arch": "x86_64"},
+        "acceleration": "tcg",
+        "acceleration_reason": "",
+        "address": "192.0.2.1",
+        "started_at": time.time() - 3600,
+    }
+    return HostFacts(**(values | changes))
+
+
+async def add_host(compute: Compute, name: str = "host1", **changes: Any) -> Row:
+    row, _ = await compute.store.write(hosts.beat, facts(name, **changes))
+    return row
+
+
+async def add_flavor(compute: Compute, flavor_id: str = "1", name: str = "small", ram: int = 512, vcpus: int = 1, disk: int = 4) -> None:
+    await compute.store.write(flavors.create, name=name, ram=ram, vcpus=vcpus, disk=disk, flavor_id=flavor_id)
+
+
+async def set_row(compute: Compute, server_id: str, **values: Any) -> None:
+    """Make a server what a worker would have made of it."""
+
+    def change(tx: Tx) -> None:
+        tx.execute(update(servers).where(servers.c.id == server_id).values(**values))
+
+    await compute.store.write(change)
+
+
+async def run(compute: Compute, server_id: str, host: str = "host1") -> None:
+    """The server has been made: active on its host, with an address."""
+    await set_row(compute, server_id, vm_state="active", task_state=None, power="running", host=host, launched_at=time.time())
+    assert isinstance(compute.network, Networks)
+    compute.network.given[server_id] = [ServerAddress("lan", "10.0.0.5", 4, "fa:16:3e:00:00:01", PORT)]
