@@ -1,0 +1,165 @@
+"""The command `pileus`. Each command's module is imported only when it is called, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pileus import __version__
+from pileus.errors import StartupError
+
+if TYPE_CHECKING:
+    from pileus.settings import Settings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A VM cloud with OpenStack's APIs in one program: a server is ACTIVE the moment its network is really ready.",
+)
+
+State = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="The cloud's state folder [default: pileus-state].")]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A TOML file of settings (`pileus config` lists them).")]
+SwitchDb = Annotated[
+    str | None,
+    typer.Option("--switch-db", metavar="unix:PATH", help="Use the Open vSwitch behind this socket instead of daemons of our own."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Server = Annotated[str, typer.Argument(metavar="SERVER", help="Name or id of a server.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pileus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def up(
+    state: State = None,
+    listen: Annotated[str | None, typer.Option(metavar="ADDR:PORT", help="Where the APIs answer [default: 127.0.0.1:8774].")] = None,
+    hypervisor: Annotated[str | None, typer.Option(metavar="auto|qemu|simulated", help="What runs the guests [default: auto].")] = None,
+    hosts: Annotated[int | None, typer.Option(metavar="N", help="How many hosts; more than 1 only simulated [default: 1].")] = None,
+    switch_db: SwitchDb = None,
+    config: Config = None,
+) -> None:
+    """Start the cloud and stay with it. Ctrl-C ends it; guests go on."""
+    given = {"state": state, "api.listen": listen, "host.hypervisor": hypervisor, "host.hosts": hosts, "host.switch_db": switch_db}
+    settings, origins = _load(config, given)
+    from pileus.cli.up import up as start
+
+    start(settings, origins)
+
+
+@app.command()
+def down(
+    state: State = None,
+    guests: Annotated[
+        bool, typer.Option("--guests", help="Also power guests off (their disks stay), end switch and DHCP, remove TAPs and namespaces.")
+    ] = False,
+    switch_db: SwitchDb = None,
+    config: Config = None,
+) -> None:
+    """End the cloud of a state folder. Guests go on unless told otherwise."""
+    settings, _ = _load(config, {"state": state, "host.switch_db": switch_db})
+    from pileus.cli.down import down as end
+
+    end(settings, guests=guests)
+
+
+@app.command()
+def status(state: State = None, config: Config = None, as_json: AsJson = False) -> None:
+    """How a cloud is. Services, hosts, servers, and which acceleration is in use and why."""
+    folder = _folder(config, state)
+    from pileus.cli.status import show
+
+    show(folder, as_json=as_json)
+
+
+@app.command()
+def why(
+    server: Server,
+    action: Annotated[str | None, typer.Option(metavar="REQ-ID", help="The action of this request instead of the last one.")] = None,
+    all_actions: Annotated[bool, typer.Option("--all", help="All actions of the server, the oldest first.")] = False,
+    state: State = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Where a server's time went. The steps of its last action, what each waited for, and its limit."""
+    folder = _folder(config, state)
+    from pileus.cli.why import show
+
+    show(folder, server, request_id=action, everything=all_actions, as_json=as_json)
+
+
+@app.command()
+def console(server: Server, state: State = None, config: Config = None) -> None:
+    """A server's serial console. Ctrl-] leaves it; piped input is typed there."""
+    folder = _folder(config, state)
+    from pileus.cli.console import attach
+
+    attach(folder, server)
+
+
+@app.command(name="config")
+def show_config(state: State = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Every setting with its value. And where that comes from, what it does and what is allowed."""
+    settings, origins = _load(config, {"state": state})
+    from pileus.cli.config import show
+
+    show(settings, origins, as_json=as_json)
+
+
+@app.command()
+def demo(
+    hypervisor: Annotated[str | None, typer.Option(metavar="auto|qemu|simulated", help="What runs the guests [default: auto].")] = None,
+) -> None:
+    """A throw-away cloud with two servers. Made, proved from inside, timed, deleted, and nothing left."""
+    settings, _ = _load(None, {"host.hypervisor": hypervisor})
+    from pileus.cli.demo import run as show
+
+    show(settings)
+
+
+def run() -> None:
+    """The console script: whatever is wrong becomes one clear line and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except StartupError as error:
+        _fail(f"pileus: {error}", 1)
+    except KeyboardInterrupt:
+        _fail("", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _fail(line: str, code: int) -> None:
+    if line:
+        print(line, file=sys.stderr)
+    sys.exit(code)
+
+
+def _load(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
+    from pileus.settings import load
+
+    return load(config, flags={key: str(value) if isinstance(value, Path) else value for key, value in flags.items()})
+
+
+def _folder(config: Path | None, state: Path | None) -> Path:
+    return Path(_load(config, {"state": state})[0].state)

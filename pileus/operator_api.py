@@ -1,0 +1,213 @@
+"""What an operator asks of a running cloud: how it is, and where a server's time went. Not one of OpenStack's APIs, and not
+in the catalogue: `pileus status` and `pileus why` call it at {base_url}/pileus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+
+import pileus
+from pileus import settings, timeline
+from pileus.compute import actions, hosts, servers
+from pileus.compute import tables as t
+from pileus.compute.lifecycle import status
+from pileus.compute.service import Compute
+from pileus.context import Context
+from pileus.errors import Conflict, NotFound
+from pileus.http import faults
+from pileus.http.face import Authenticate, Call, Face, Limits, Reply, Route
+from pileus.store import Tx
+from pileus.store.sql import Row, rows
+
+SHOWN = ("compute.plug_signal", "compute.vif_plugging_timeout", "compute.vif_plugging_is_fatal", "network.send_events_interval")
+"""The settings that decide how a boot waits for its network."""
+
+
+async def show_status(compute: Compute, call: Call) -> Reply:
+    found, guests, counts = await compute.store.read(_cloud)
+    body = {
+        "version": pileus.__version__,
+        "settings": {key: value for key, value in _values(compute.settings).items() if key in SHOWN},
+        "hosts": [_host(row, guests.get(row["name"], {}), compute.settings) for row in found],
+        "servers": counts,
+    }
+    return Reply(body=body)
+
+
+async def show_timeline(compute: Compute, call: Call) -> Reply:
+    server, found = await compute.store.read(_story, call.context, call.path["ref"])
+    body = {
+        "server": {
+            "id": server["id"],
+            "name": server["name"],
+            "status": status(server["vm_state"], server["task_state"]),
+            "host": server["host"],
+            "fault": (server["fault"] or {}).get("message"),
+        },
+        "actions": [_action(row, server, compute.settings) for row in found],
+    }
+    return Reply(body=body)
+
+
+def _cloud(tx: Tx) -> tuple[list[Row], dict[str, dict[str, int]], dict[str, int]]:
+    statement = (
+        select(t.servers.c.vm_state, t.servers.c.task_state, func.count().label("count"))
+        .where(t.servers.c.deleted_at.is_(None))
+        .group_by(t.servers.c.vm_state, t.servers.c.task_state)
+    )
+    counts: dict[str, int] = {}
+    for row in rows(tx, statement):
+        word = status(row["vm_state"], row["task_state"])
+        counts[word] = counts.get(word, 0) + row["count"]
+    return hosts.all_hosts(tx), hosts.guest_counts(tx), counts
+
+
+def _story(tx: Tx, context: Context, ref: str) -> tuple[Row, list[Row]]:
+    server = _find(tx, context, ref)
+    return server, actions.of_server(tx, server["id"])
+
+
+def _find(tx: Tx, context: Context, ref: str) -> Row:
+    """A server by id, else by name: one that is there before one that was deleted. Raises NotFound, Conflict."""
+    try:
+        return servers.get(tx, context, ref, deleted=True)
+    except NotFound:
+        pass
+    named = select(t.servers).where(t.servers.c.name == ref).order_by(t.servers.c.created_at.desc())
+    if not context.is_admin:
+        named = named.where(t.servers.c.project_id == context.project_id)
+    alive = rows(tx, named.where(t.servers.c.deleted_at.is_(None)).limit(10))
+    if len(alive) > 1:
+        raise Conflict(f"More than one server is named {ref!r}; ask by id: {', '.join(row['id'] for row in alive)}")
+    found = alive or rows(tx, named.limit(1))
+    if not found:
+        raise NotFound(f"There is no server with the id or name {ref!r}.")
+    return found[0]
+
+
+def _host(row: Row, guests: Mapping[str, int], told: settings.Settings) -> dict[str, Any]:
+    facts = row["facts"]
+    return {
+        "name": row["name"],
+        "up": hosts.is_up(row, told.compute),
+        "seen_seconds_ago": max(0.0, time.time() - row["seen_at"]),
+        "disabled": row["disabled"],
+        "disabled_reason": row["disabled_reason"],
+        "zone": row["zone"],
+        "hypervisor": facts["hypervisor_type"],
+        "acceleration": facts["acceleration"],
+        "acceleration_reason": facts["acceleration_reason"],
+        "guests": facts["guests"],
+        "servers": guests.get("servers", 0),
+        "vcpus": facts["vcpus"],
+        "vcpus_used": guests.get("vcpus", 0),
+        "memory_mb": facts["memory_mb"],
+        "memory_mb_used": guests.get("ram", 0),
+    }
+
+
+def _action(row: Row, server: Row, told: settings.Settings) -> dict[str, Any]:
+    host = str(server["host"] or (row["tried"] or [""])[-1])
+    failed = _failures(row["details"])
+    spans = _spans(row, host)
+    return {
+        "request_id": row["request_id"],
+        "action": row["name"],
+        "state": row["state"],
+        "attempt": row["attempt"],
+        "host": host or None,
+        "message": row["message"],
+        "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "stamps": row["stamps"],
+        "details": row["details"],
+        "failures": failed,
+        "waiting": _waiting(row, host),
+        "spans": [_span(span, told) for span in spans],
+        "critical": [span.step for span in timeline.critical(spans)],
+    }
+
+
+def _spans(row: Row, host: str) -> list[timeline.Span]:
+    """The steps as they ended. Of a failed action the step that failed stands there too, for as long as it was waited for."""
+    spans = timeline.spans(row["stamps"], host)
+    failure = row["details"].get("failure")
+    end = row["finished_at"]
+    if row["state"] != "failed" or end is None or failure is None or failure["step"] in row["stamps"]:
+        return spans
+    step = failure["step"]
+    kind = timeline.STEPS.get(step)
+    if kind is None:
+        return spans
+    before = [(at, name) for name, at in row["stamps"].items() if name in kind.after]
+    start, after = max(before, default=(row["started_at"], ""))
+    where = f"host {failure['host']}" if failure["host"] and kind.where in ("host", "agent", "signal") else kind.where
+    waited = timeline.Span(step, start, end, where, kind.meaning, after, kind.limit)
+    done = [span for span in spans if span.step != "reported"]
+    told = [timeline.Span("reported", end, end, "worker", timeline.STEPS["reported"].meaning, step, "")]
+    return [*done, waited, *told]
+
+
+def _span(span: timeline.Span, told: settings.Settings) -> dict[str, Any]:
+    limit = _values(told).get(span.limit)
+    return {
+        "step": span.step,
+        "start": span.start,
+        "end": span.end,
+        "seconds": span.seconds,
+        "where": span.where,
+        "meaning": span.meaning,
+        "after": span.after,
+        "limit": span.limit,
+        "limit_seconds": limit,
+    }
+
+
+def _failures(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What failed in each attempt, the first attempt first. (`details` has keys like `wired.1`.)"""
+    found = []
+    for key, note in details.items():
+        step, _, attempt = key.rpartition(".")
+        if step and attempt.isdigit():
+            found.append({"attempt": int(attempt), "step": step, "host": note["host"], "cause": note["cause"]})
+    return sorted(found, key=lambda failure: int(failure["attempt"]))
+
+
+def _waiting(row: Row, host: str) -> str | None:
+    """What an action that is not over waits for, in words; None when it is over."""
+    if row["state"] not in actions.OPEN:
+        return None
+    now = time.time()
+    if row["state"] == "queued":
+        return f"a worker, since {now - row['updated_at']:.1f} s"
+    again = f"; tried again in {max(0.0, row['due_at'] - now):.1f} s" if row["due_at"] is not None else ""
+    if row["state"] == "unwinding":
+        return f"what it held to be given back, after a failure{again}"
+    since = now - row["stamps"].get("sent", row["updated_at"])
+    return f"host {host}, which was told {since:.1f} s ago (sent {row['resends']} time{'s' if row['resends'] != 1 else ''}{again})"
+
+
+def _values(told: settings.Settings) -> dict[str, Any]:
+    return {item.key: item.value for item in settings.describe(told, {})}
+
+
+ROUTES: list[Route[Compute]] = [
+    Route("GET", "/v1/status", show_status, "admin"),
+    Route("GET", "/v1/servers/{ref}/timeline", show_timeline, "reader"),
+]
+
+
+def face(compute: Compute, authenticate: Authenticate, identity_url: str, base_url: str, limits: Limits) -> Face[Compute]:
+    """The face for the prefix `/pileus`."""
+    return Face(
+        compute,
+        ROUTES,
+        base=f"{base_url}/pileus",
+        fault=faults.identity,
+        authenticate=authenticate,
+        identity_url=identity_url,
+        limits=limits,
+    )
