@@ -7,7 +7,9 @@ import shutil
 import stat
 import struct
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,20 +55,24 @@ async def test_sound_images(tmp_path: Path, options: list[str]) -> None:
     assert found == ImageInfo("qcow2", 10 * MIB)
 
 
-async def test_the_file_is_looked_at_as_nobody_and_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder, first in PATH, from which anybody may run programs."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        yield Path(folder)
+
+
+async def test_the_file_is_looked_at_as_nobody_and_is_as_before(tmp_path: Path, programs: Path) -> None:
     path = made(tmp_path)
-    spy = tmp_path / "bin" / "qemu-img"
-    spy.parent.mkdir()
+    spy = programs / "qemu-img"
     spy.write_text(
         '#!/bin/sh\nexec 2>&1; echo \'{"format": "x", "virtual-size": 1,\'; '
         'echo "\\"backing-filename\\": \\"$(id -u) $(id -g) $(grep CapBnd /proc/self/status | cut -f2) '
         '$(ulimit -v) $(ulimit -f) $(ulimit -t) $(env | wc -l)\\"}"\n'
     )
-    for folder in (tmp_path, spy.parent, *tmp_path.parents):
-        if folder != Path("/") and folder != Path("/tmp"):
-            folder.chmod(0o755)
     spy.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{spy.parent}:{os.environ['PATH']}")
     limits = Image(inspect_memory=512 * MIB, inspect_timeout=7)
     uid, gid, bounding, memory, file_size, cpu, *_ = (await qemuimg.info(path, "qcow2", limits)).backing_file.split()
     if os.geteuid() == 0:
@@ -160,14 +166,11 @@ async def test_memory_limit(tmp_path: Path) -> None:
         await qemuimg.info(made(tmp_path), "qcow2", Image(inspect_memory=4 * MIB))
 
 
-async def test_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "qemu-img"
-    program.write_text("#!/bin/sh\nexec sleep 60\n")
-    for folder in (tmp_path, *tmp_path.parents[:-2]):
-        folder.chmod(0o755)
-    program.chmod(0o755)
+async def test_time_limit(tmp_path: Path, programs: Path) -> None:
     path = made(tmp_path)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program = programs / "qemu-img"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
     begun = time.monotonic()
     with pytest.raises(ImageRefused, match=r"within 0\.2 seconds"):
         await qemuimg.info(path, "qcow2", Image(inspect_timeout=0.2))

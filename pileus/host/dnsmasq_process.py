@@ -107,7 +107,9 @@ def spawn(program: str, configuration: Path) -> None:
         raise OSError(f"dnsmasq did not start within {COMMAND_LIMIT:.0f} s") from None
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise OSError(words[-1] if words else f"dnsmasq ended with exit code {done.returncode}")
+        said = words[-1] if words else f"dnsmasq ended with exit code {done.returncode}"
+        # Each server needs one of these, and most systems allow a user no more than 128.
+        raise OSError(f"{said}; raise the sysctl fs.inotify.max_user_instances" if "inotify" in said else said)
 
 
 def _routes(file: Path) -> set[tuple[str, str]]:
