@@ -142,6 +142,12 @@ class QemuHarness:
     def leftovers(self) -> list[str]:
         return [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
 
+    def end_all(self) -> None:
+        """What a failed test has left running."""
+        if self.folder.exists():
+            for pid in processes_of(self.leftovers()).values():
+                os.kill(pid, 9)
+
 
 def pid_of(server_id: str) -> int:
     return processes_of([server_id])[server_id]

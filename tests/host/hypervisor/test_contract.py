@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,11 @@ from tests.host.hypervisor.parts import Harness, QemuHarness, SimulatedHarness, 
 
 
 @pytest.fixture(params=["qemu", "simulated"])
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
-    return QemuHarness(tmp_path) if request.param == "qemu" else SimulatedHarness()
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    harness = QemuHarness(tmp_path) if request.param == "qemu" else SimulatedHarness()
+    yield harness
+    if isinstance(harness, QemuHarness):
+        harness.end_all()
 
 
 @pytest.fixture
@@ -110,6 +113,22 @@ async def test_a_soft_stop_asks_the_guest_and_it_starts_again(harness: Harness, 
     await hypervisor.resume(spec.server_id)
     assert await hypervisor.power(spec.server_id) == "running"
     assert seen == []
+
+
+async def test_a_crash_after_a_soft_reset_is_a_crash(harness: Harness, hypervisor: Hypervisor) -> None:
+    spec = guest()
+    seen = exits(hypervisor)
+    await hypervisor.create(spec, 1, harness.images, {})
+    await hypervisor.resume(spec.server_id)
+    await harness.booted(hypervisor, spec.server_id)
+    assert await hypervisor.reset(spec.server_id, hard=False)
+    await harness.kill(hypervisor, spec.server_id)
+
+    async def told() -> bool:
+        return bool(seen)
+
+    await until(told)
+    assert seen[0][:2] == (spec.server_id, "crashed")
 
 
 @pytest.mark.parametrize("hard", [True, False])

@@ -31,8 +31,10 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def harness(tmp_path: Path) -> QemuHarness:
-    return QemuHarness(tmp_path)
+def harness(tmp_path: Path) -> Iterator[QemuHarness]:
+    harness = QemuHarness(tmp_path)
+    yield harness
+    harness.end_all()
 
 
 @pytest.fixture
@@ -292,6 +294,32 @@ async def test_nobody_waits_for_a_soft_stop_to_run_out(harness: QemuHarness) -> 
                 await waiting
             await hypervisor.create(spec, 1, Images(), {})
             await hypervisor.resume(spec.server_id)
+    finally:
+        await hypervisor.destroy(spec.server_id)
+        await hypervisor.close()
+
+
+async def test_a_guest_that_ends_after_a_soft_stop_was_given_up_is_told_of(harness: QemuHarness) -> None:
+    harness.compute = settings.Compute(shutdown_timeout=60)
+    hypervisor = harness.make()
+    await hypervisor.start()
+    told: list[tuple[str, PowerState, str]] = []
+    hypervisor.on_exit = lambda *exit: told.append(exit)
+    spec = guest()
+    try:
+        await hypervisor.create(spec, 1, Images(), {})
+        await hypervisor.resume(spec.server_id)
+        waiting = asyncio.create_task(hypervisor.stop(spec.server_id, hard=False))
+        await asyncio.wait([waiting], timeout=0.05)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        os.kill(pid_of(spec.server_id), signal.SIGKILL)
+
+        async def crashed() -> bool:
+            return bool(told)
+
+        assert await until(crashed) < 2
+        assert told == [(spec.server_id, "crashed", "QEMU was ended by SIGKILL")]
     finally:
         await hypervisor.destroy(spec.server_id)
         await hypervisor.close()
