@@ -1,0 +1,65 @@
+# Two commands matter: `make demo` and `make test`. Both do all the set-up; `make` alone lists the rest.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+export PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet
+SOURCES := pileus tests bench
+
+# The small guest of demo, tests and benchmark. Where it cannot be made the reason is told, and guests are simulated.
+GUEST := if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(BIN)/python -m pileus.tinyguest >/dev/null || true; fi
+
+.PHONY: help demo test check bench format clean parts
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+demo: .venv/runtime.done parts ## a throw-away cloud: two servers, proved from inside, timed, deleted without a trace
+	@$(GUEST)
+	@$(BIN)/pileus demo
+
+test: check parts ## everything: check, then all tests (as root on Debian with real guests and a real switch)
+	@$(GUEST)
+	@$(BIN)/python -m pytest
+
+check: .venv/dev.done ## ruff and mypy --strict
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+
+bench: .venv/dev.done parts ## the figures: a table, and bench/results/cloud.json
+	@$(GUEST)
+	@$(BIN)/python -m bench
+
+format: .venv/dev.done ## put the source into its form
+	@$(BIN)/ruff check --fix $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+clean: ## remove .venv and what tools have cached here
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+parts:
+	@tools/install-parts
+
+.venv/python.done: | parts
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pileus needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Making .venv" >&2; $(PYTHON) -m venv --clear .venv; }
+	@touch $@
+
+.venv/runtime.done: requirements.lock pyproject.toml .venv/python.done
+	@echo "Installing what requirements.lock names" >&2
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.done: requirements-dev.lock pyproject.toml .venv/python.done
+	@echo "Installing what requirements-dev.lock names" >&2
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@ .venv/runtime.done
