@@ -139,12 +139,16 @@ def list_taps() -> list[str]:
 # --- Network devices -----------------------------------------------------------------------------------------------------
 
 
-def link_exists(name: str) -> bool:
+def link_index(name: str) -> int:
+    """The kernel's number of a device, another one for each device of the same name; 0 where there is none."""
     try:
-        socket.if_nametoindex(name)
+        return socket.if_nametoindex(name)
     except OSError:
-        return False
-    return True
+        return 0
+
+
+def link_exists(name: str) -> bool:
+    return link_index(name) != 0
 
 
 def delete_links(names: Sequence[str]) -> None:

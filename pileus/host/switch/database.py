@@ -120,9 +120,6 @@ class Database:
     async def add_port(self, name: str, network_id: str, notes: Callable[[int], Mapping[str, str]], *, kind: str = "") -> Plugged:
         """Add a port of a network, or change what is noted of it, and wait until the switch has it. `notes` is given the
         network's tag. Raises SwitchError with the switch's own words."""
-        if self._numbers.get(name, 0) < 0:
-            # The switch could not take it, for want of a device, say: it tries a fresh row only.
-            await self.delete_ports([name])
         tag = self._hold_tag(network_id)
         wanted = dict(notes(tag))
 

@@ -177,7 +177,12 @@ class OpenVSwitch:
     async def plug(self, port: PortWiring) -> None:
         await self._ready()
         name = tap_name(port.port_id)
-        await self._database.add_port(name, port.network_id, lambda tag: rows.port_notes(port, self._bridge, tag))
+        index = await self._namespace.run(privileged.link_index, name)
+        standing = self._database.plugged.get(name)
+        if standing is not None and (standing.ofport < 0 or standing.device_index != index):
+            # Once it could not take the TAP, or has lost it, the switch needs a fresh row.
+            await self._remove([name], [cookie(PORT_KIND, port.port_id)])
+        await self._database.add_port(name, port.network_id, lambda tag: rows.port_notes(port, index, self._bridge, tag))
 
     async def wire(self, port: PortWiring) -> None:
         await self._ready()

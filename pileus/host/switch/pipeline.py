@@ -161,7 +161,11 @@ class Pipeline:
         """What a network still lacks: changes for the integration bridge, and what was sent to the physical one."""
         changes: list[Message] = []
         sent: Sent = []
-        if cookie(NETWORK_KIND, network_id) not in self.marks:
+        standing = self.marks.get(cookie(NETWORK_KIND, network_id))
+        if standing is not None and standing.tag != tag:
+            changes += flows.remove_network(network_id, standing.tag)
+            self.marks.pop(cookie(UPLINK_KIND, network_id), None)
+        if standing is None or standing.tag != tag:
             changes += flows.add_network(network_id, tag)
             self.marks[cookie(NETWORK_KIND, network_id)] = Mark(0, 0, tag)
         if uplink is not None and cookie(UPLINK_KIND, network_id) not in self.marks:

@@ -40,6 +40,8 @@ class Plugged:
     mac: str
     port_id: str = ""
     generation: int = 0
+    device_index: int = 0
+    """The kernel's number of the TAP that was plugged. Open vSwitch does not take up another TAP of that name."""
     namespace: str = ""
     mtu: int = 0
 
@@ -59,12 +61,13 @@ def read_plugged(uuid: str, row: Row, bridge: str) -> Plugged | None:
         mac=notes["attached-mac"],
         port_id=notes.get("iface-id", ""),
         generation=int(notes.get("pileus-generation", 0)),
+        device_index=int(notes.get("pileus-ifindex", 0)),
         namespace=notes.get("pileus-namespace", ""),
         mtu=int(notes.get("pileus-mtu", 0)),
     )
 
 
-def port_notes(port: PortWiring, bridge: str, tag: int) -> dict[str, str]:
+def port_notes(port: PortWiring, device_index: int, bridge: str, tag: int) -> dict[str, str]:
     """The `external_ids` of a guest's port."""
     return {
         "iface-id": port.port_id,
@@ -73,6 +76,7 @@ def port_notes(port: PortWiring, bridge: str, tag: int) -> dict[str, str]:
         "pileus-network": port.network_id,
         "pileus-tag": str(tag),
         "pileus-generation": str(port.generation),
+        "pileus-ifindex": str(device_index),
     }
 
 

@@ -96,6 +96,13 @@ class OvsRig:
         assert process.returncode == 0
         return output.decode()
 
+    async def delete_device(self, name: str) -> None:
+        inside = privileged.Namespace(namespace_name(self.folder))
+        try:
+            await inside.run(netlink.delete_link, name)
+        finally:
+            inside.close()
+
     def namespace(self) -> str:
         name = f"pileustest-{uuid.uuid4().hex[:8]}"
         privileged.create_namespace(name)
