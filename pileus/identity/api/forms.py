@@ -92,7 +92,7 @@ def listing(call: Call, path: str, key: str, items: Sequence[Mapping[str, Any]],
 
 
 def url(call: Call, path: str) -> str:
-    query = call.http.url.query
+    query = call.http.scope["query_string"].decode("latin-1")
     return f"{call.base}{path}?{query}" if query else f"{call.base}{path}"
 
 
