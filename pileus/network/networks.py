@@ -70,12 +70,14 @@ def create(tx: Tx, config: Config, new: NewNetwork) -> Row:
     return network
 
 
-def change(tx: Tx, context: Context, network_id: str, changes: Mapping[str, Any]) -> tuple[Row, bool]:
+def change(tx: Tx, config: Config, context: Context, network_id: str, changes: Mapping[str, Any]) -> tuple[Row, bool]:
     """Change name, description, admin_state_up, shared, port_security, mtu; the network, and whether hosts must be told.
     Raises NotFound, Forbidden, BadRequest, Conflict."""
     network = _own(tx, context, network_id)
-    if changes.get("mtu"):
+    changes = dict(changes)
+    if "mtu" in changes:
         _check_mtu(changes["mtu"])
+        changes["mtu"] = changes["mtu"] or config.settings.network.mtu
         if changes["mtu"] < subnets.IPV6_MTU and any(s["ip_version"] == 6 for s in visible.subnets_of(tx, [network_id])[network_id]):
             raise Conflict(
                 f"The network has an IPv6 subnet: its MTU can be no less than {subnets.IPV6_MTU}.", kind="NetworkMTUSubnetConflict"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +106,7 @@ def change(tx: Tx, config: Config, context: Context, port_id: str, changes: Mapp
     network = visible.networks_by_id(tx, [port["network_id"]])[port["network_id"]]
     values = {key: value for key, value in changes.items() if key != "fixed_ips" and port.get(key) != value}
     _check_change(port, values, changes)
+    _check_wishes(context, network, changes.keys() & {"mac", "port_security", "pairs", "fixed_ips"}, values.get("device_owner", ""))
     if "pairs" in values or "port_security" in values:
         merged = {**port, **values}
         values["pairs"] = _checked_pairs(merged["pairs"], merged["mac"], merged["port_security"])
@@ -156,6 +157,16 @@ def delete_one(tx: Tx, config: Config, context: Context, port_id: str) -> bool:
     return remove(tx, config, [port], visible.networks_by_id(tx, [port["network_id"]]), tell=True)
 
 
+def create_on(tx: Tx, config: Config, context: Context, network_id: str, new: NewPort) -> Row:
+    """A port for somebody who sees the network. Raises what `create` raises, NotFound, Forbidden."""
+    network = visible.network(tx, context, network_id)
+    wished: dict[str, Any] = {"mac": new.mac, "port_security": new.port_security, "pairs": new.pairs or None}
+    if new.fixed_ips is not None and any(one.address is not None for one in new.fixed_ips):
+        wished["fixed_ips"] = new.fixed_ips
+    _check_wishes(context, network, {key for key, value in wished.items() if value is not None}, new.device_owner)
+    return create(tx, config, new, network, visible.subnets_of(tx, [network_id])[network_id])
+
+
 def told(tx: Tx, found: Sequence[Row]) -> dict[str, list[Any]]:
     """Host → wiring of these ports, of those that are bound."""
     by_host: dict[str, list[Any]] = {}
@@ -192,6 +203,17 @@ def _mac_in_use(network_id: str, mac: str) -> Conflict:
 def _check_vnic_type(vnic_type: str) -> None:
     if vnic_type != VNIC_TYPE:
         raise BadRequest(f"binding:vnic_type {vnic_type!r} is not offered: only {VNIC_TYPE!r} is", kind="InvalidInput")
+
+
+def _check_wishes(context: Context, network: Row, wished: Collection[str], device_owner: str) -> None:
+    """On another project's network nobody chooses an address or goes without its guards; a network's own ports are made by us."""
+    if device_owner == DHCP:
+        raise BadRequest(f"Invalid input for operation: device_owner {DHCP} is for the network's own DHCP port.", kind="InvalidInput")
+    if context.sees(network["project_id"]):
+        return
+    if wished or device_owner.startswith("network:"):
+        what = ", ".join(sorted(wished)) or f"device_owner {device_owner}"
+        raise Forbidden(f"{what}: on another project's network only that project or an admin may set this.", kind="PolicyNotAuthorized")
 
 
 def _check_change(port: Row, values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
