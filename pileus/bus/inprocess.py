@@ -111,7 +111,8 @@ class InProcessBus:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._send(subject, msgspec.msgpack.encode(message), future)
         try:
-            reply = await asyncio.wait_for(future, timeout)
+            async with asyncio.timeout(timeout):
+                reply = await future
         except TimeoutError:
             raise NoAnswer(f"{subject}: no answer within {timeout:g} s") from None
         if reply[:1] == b"-":

@@ -52,7 +52,7 @@ def _set(tx: Tx, server: Mapping[str, Any], **values: Any) -> bool:
 
 def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any]) -> bool:
     """The host is about to be told; False when the action was overtaken meanwhile."""
-    if not actions.change(tx, action, **values):
+    if not actions.change(tx, action, within=(action["state"],), **values):
         return False
     task = {"task_state": "spawning"} if action["name"] == "create" else {}
     return _set(tx, server, host=server["host"], boot=server["boot"], **task)
@@ -109,16 +109,18 @@ def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal) -> bool:
             "due_at": time.time(),
             "resends": 0,
             "generation": generation,
-            "details": {**action["details"], **note},
+            "details": {**action["details"], **note, "first": str(failure)},
             "stamps": {"accepted": action["stamps"]["accepted"]},
         }
         return actions.change(tx, action, **again) and _set(tx, server, generation=generation, host=None, task_state=verb.task)
-    if not actions.finish(tx, action, "failed", stamps={}, details=note, message=str(failure)):
+    before = action["details"].get("first")
+    text = f"{before}; then, elsewhere: {failure}" if before else str(failure)
+    if not actions.finish(tx, action, "failed", stamps={}, details=note, message=text):
         return False
     after = fail(verb, actions.state_of(server))
     values: dict[str, Any] = {"vm_state": after.vm_state, "task_state": None}
     if after.vm_state == "error":
-        values["fault"] = {"code": 500, "message": str(failure)[:255], "details": str(failure), "created": time.time()}
+        values["fault"] = {"code": 500, "message": text[:255], "details": text, "created": time.time()}
     if verb.name == "create":
         values |= {"host": None, "generation": server["generation"] + 1, "power": "absent"}
     _set(tx, server, **values)

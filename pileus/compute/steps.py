@@ -173,7 +173,8 @@ class Steps:
 
     async def _limited(self, step: str, host: str, limit: float, work: Awaitable[T]) -> T:
         try:
-            return await asyncio.wait_for(work, limit)
+            async with asyncio.timeout(limit):
+                return await work
         except TimeoutError:
             raise StepFailed(Failure(step, host, f"no answer within {limit:g} s")) from None
         except PileusError as error:

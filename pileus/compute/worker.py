@@ -38,6 +38,7 @@ class Worker:
         self._compute = compute
         self._steps = Steps(compute, scheduler)
         self._exclusive = exclusive
+        self._closing = False
         self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._lanes = {True: asyncio.Semaphore(BUILDERS), False: asyncio.Semaphore(BUILDERS)}
@@ -57,6 +58,7 @@ class Worker:
 
     async def close(self) -> None:
         """Stop computing; what was under way goes on where it was with the next worker."""
+        self._closing = True
         for subscription in self._subscriptions:
             await subscription.close()
         tasks = [*self._running.values(), *([self._sweeper] if self._sweeper else [])]
@@ -97,6 +99,8 @@ class Worker:
 
     def _launch(self, action_id: str) -> None:
         """Run an action; one that runs already runs once more afterwards, so that no hint is lost."""
+        if self._closing:
+            return
         if action_id in self._running:
             self._again.add(action_id)
             return

@@ -319,7 +319,8 @@ class Guests:
 async def _step(step: str, limit: float, work: Awaitable[T]) -> T:
     """Do a step within its limit; whatever goes wrong becomes the step's failure."""
     try:
-        return await asyncio.wait_for(work, limit)
+        async with asyncio.timeout(limit):
+            return await work
     except TimeoutError:
         raise StepFailed(step, f"not done within {limit:g} s") from None
     except (HypervisorError, SwitchError, ImageError, OSError) as error:

@@ -78,7 +78,7 @@ class Images:
             received = await self.files.receive(part, chunks, self._settings.max_size)
             if size is not None and received.size != size:
                 raise BadRequest(f"{size} bytes were announced, {received.size} came: upload it again.")
-            virtual_size = await inspection.inspect(part, image["disk_format"])
+            virtual_size = await inspection.inspect(part, image["disk_format"], self._settings)
         except BaseException:
             await self._whole(self._abandon(image_id, mark))
             raise

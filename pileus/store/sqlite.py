@@ -170,6 +170,7 @@ def _deliver(outcomes: list[tuple[_Job, Any, BaseException | None]]) -> None:
 
 async def _limited(future: asyncio.Future[T]) -> T:
     try:
-        return await asyncio.wait_for(future, LIMIT)
+        async with asyncio.timeout(LIMIT):
+            return await future
     except TimeoutError:
         raise Unavailable(f"the database did not answer within {LIMIT:.0f} s; try again") from None

@@ -211,7 +211,7 @@ async def test_a_given_port_stays_when_its_server_goes(tmp_path: Path) -> None:
         def make(tx: object) -> str:
             network = visible.network(tx, USER, cloud.net)  # type: ignore[arg-type]
             found = visible.subnets_of(tx, [cloud.net])[cloud.net]  # type: ignore[arg-type]
-            new = ports.NewPort(network_id=cloud.net, project_id=USER.project)
+            new = ports.NewPort(project_id=USER.project)
             return str(ports.create(tx, cloud.network.config, new, network, found)["id"])  # type: ignore[arg-type]
 
         port_id = await cloud.store.write(make)

@@ -45,6 +45,7 @@ class OpenVSwitch:
     def __init__(self, folder: Path, settings: settings.Host) -> None:
         self._folder = folder
         self._own = not settings.switch_db
+        self._switch_db = settings.switch_db
         self._mappings = settings.bridge_mappings
         self._bridge = settings.bridge
         socket = database_socket(folder) if self._own else Path(settings.switch_db.removeprefix("unix:"))
@@ -60,6 +61,8 @@ class OpenVSwitch:
     # --- Coming and going
 
     async def start(self) -> None:
+        if not self._own and not self._switch_db.startswith("unix:"):
+            raise StartupError(f"host.switch_db: {self._switch_db!r} is no unix socket; write it as unix:PATH")
         if self._own:
             await start_daemons(self._folder)
         try:
