@@ -34,8 +34,10 @@ async def chunks(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:
 
 
 def qcow2(size: int, *, backing: str = "", data_file: bool = False) -> bytes:
-    """The header of a qcow2 version 3 image (QEMU's docs/interop/qcow2)."""
+    """An empty qcow2 version 3 image (QEMU's docs/interop/qcow2)."""
     name = backing.encode()
-    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 512 if name else 0, len(name), 16, size, 0, 1, 196608, 65536, 1, 0, 0)
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 512 if name else 0, len(name), 16, size, 0, -(-size // (1 << 29)), 196608, 65536, 1, 0, 0
+    )
     header += struct.pack(">QQQII", 4 if data_file else 0, 0, 0, 4, 104)
-    return header.ljust(512, b"\0") + name.ljust(3 * 65536, b"\0")
+    return (header.ljust(512, b"\0") + name).ljust(4 * 65536, b"\0")
