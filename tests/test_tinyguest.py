@@ -12,7 +12,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,11 @@ import pytest
 from pileus import tinyguest
 from pileus.errors import StartupError
 from pileus.host import configdrive
-from pileus.messages import BootSource, GuestSpec
+from pileus.host.dnsmasq import Dnsmasq
+from pileus.messages import BootSource, FixedIP, GuestSpec, HostRoute, PortWiring, SubnetWiring
+from pileus.settings import Network
 from pileus.tinyguest import TinyGuest
+from tests.host.lan import Lan
 
 pytestmark = pytest.mark.skipif(shutil.which("apt-get") is None, reason="the tiny guest is made of Debian's packages")
 
@@ -40,6 +43,8 @@ class Console:
         self.qmp = qmp
         self.port = port
         self.seen = ""
+        self.before = ""
+        """What stood before the last thing that was waited for."""
 
     async def until(self, pattern: str, limit: float = 60.0) -> re.Match[str]:
         """Read on until the console has shown this."""
@@ -49,7 +54,7 @@ class Console:
                 data = await self.process.stdout.read(4096)
                 assert data, f"the guest ended; its console: {self.seen[-2000:]}"
                 self.seen += data.decode(errors="replace")
-        self.seen = self.seen[found.end() :]
+        self.before, self.seen = self.seen[: found.start()], self.seen[found.end() :]
         return found
 
     async def type(self, command: str) -> None:
@@ -67,17 +72,31 @@ class Console:
         writer.close()
 
 
-@contextlib.asynccontextmanager
-async def booted(guest: TinyGuest, folder: Path, *more: str) -> AsyncIterator[Console]:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        found: int = probe.getsockname()[1]
+        return found
+
+
+def user_network(port: int) -> list[str]:
+    return [
+        "-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:{tinyguest.ECHO_PORT}",
+        "-device", "virtio-net-pci,netdev=n0,romfile=",
+    ]  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def booted(
+    guest: TinyGuest, folder: Path, *more: str, around: Sequence[str] = (), network: Sequence[str] | None = None
+) -> AsyncIterator[Console]:
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
+        *around,
         "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "128",
         "-kernel", str(guest.kernel), "-initrd", str(guest.ramdisk), "-append", tinyguest.COMMAND_LINE,
         "-serial", "stdio", "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
-        "-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:{tinyguest.ECHO_PORT}",
-        "-device", "virtio-net-pci,netdev=n0,romfile=", *more,
+        *(user_network(port) if network is None else network), *more,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -126,6 +145,35 @@ async def test_reads_its_config_drive_and_runs_user_data(guest: TinyGuest, tmp_p
     async with booted(guest, tmp_path, *drive) as console:
         await console.until(f"PILEUS-GUEST-CONFIG-DRIVE {spec.server_id}")
         await console.until(r"^user data on web-1\r?\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces are root's")
+async def test_takes_all_that_our_dhcp_gives(guest: TinyGuest, tmp_path: Path) -> None:
+    mac, routes = "fa:16:3e:00:00:05", [HostRoute("192.168.0.0/16", "10.9.0.9")]
+    subnet = SubnetWiring("sub-1", "10.9.0.0/16", 4, "10.9.0.1", True, "10.9.0.2", ["10.9.0.53"], routes)
+    address = [FixedIP("sub-1", "10.9.1.5")]
+    port = PortWiring("port-5", 1, "net-0001", "local", None, None, 1400, mac, address, [subnet])
+    lan = Lan()
+    server = Dnsmasq(tmp_path / "dhcp", lan.as_switch(), Network(), "host-1")
+    await server.start()
+    try:
+        await server.ensure(port)
+        tap = lan.tap("net-0001")
+        network = ["-netdev", f"tap,id=n0,ifname={tap},script=no,downscript=no,vhost=off"]
+        network += ["-device", f"virtio-net-pci,netdev=n0,mac={mac},romfile="]
+        around = ["ip", "netns", "exec", lan.namespace]
+        async with booted(guest, tmp_path, around=around, network=network) as console:
+            assert (await console.until(rf"{tinyguest.ADDRESS} (\S+ \S+)\r?\n")).group(1) == "eth0 10.9.1.5/16"
+            await console.type("ip route; cat /etc/resolv.conf /sys/class/net/eth0/mtu; echo en''d")
+            await console.until(r"end\r?\n")
+            for line in ("default via 10.9.0.1 dev eth0", "192.168.0.0/16 via 10.9.0.9 dev eth0", "nameserver 10.9.0.53", "1400"):
+                assert re.search(rf"^{re.escape(line)}", console.before, re.MULTILINE), console.before
+            await console.type("ping -c 1 -W 5 10.9.0.2")
+            await console.until("1 packets received")
+    finally:
+        await server.stop_all()
+        await server.close()
+        lan.close()
 
 
 def test_a_second_build_finds_the_first(guest: TinyGuest) -> None:

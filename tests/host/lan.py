@@ -50,6 +50,18 @@ class Lan:
             ip("-n", namespace, "link", "set", name, "up")
         return name
 
+    def tap(self, network_id: str) -> str:
+        """A TAP in our namespace that is bridged with the network."""
+        for arguments in (
+            ("link", "add", "lan", "type", "bridge"),
+            ("tuntap", "add", "tap0", "mode", "tap"),
+            ("link", "set", "tap0", "master", "lan", "up"),
+            ("link", "set", _peer(network_id), "master", "lan"),
+            ("link", "set", "lan", "up"),
+        ):
+            ip("-n", self.namespace, *arguments)
+        return "tap0"
+
     def client(self, network_id: str, mac: str, client_id: bytes = b"") -> Client:
         return Client(inside(self.namespace, lambda: _raw_socket(_peer(network_id))), mac, client_id)
 
