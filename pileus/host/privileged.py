@@ -223,11 +223,14 @@ def namespace_exists(name: str) -> bool:
         return False
 
 
-def create_namespace(name: str) -> None:
-    """Make a named network namespace with `lo` up; nothing happens if it is there. Raises OSError."""
+def create_namespace(name: str, *, ipv6: bool = True) -> None:
+    """Make a named network namespace with `lo` up; nothing happens if it is there. Raises OSError.
+
+    Without `ipv6` the kernel says nothing of its own on devices that come into it.
+    """
     if namespace_exists(name):
         return
-    _run_in_thread(lambda: _create_namespace(name))
+    _run_in_thread(lambda: _create_namespace(name, ipv6))
 
 
 def delete_namespace(name: str) -> None:
@@ -295,7 +298,7 @@ async def run_in_namespace(name: str, argv: Sequence[str], *, limit: float) -> t
     return process.returncode or 0, output.decode(errors="replace")
 
 
-def _create_namespace(name: str) -> None:
+def _create_namespace(name: str, ipv6: bool) -> None:
     """Runs in a thread of its own that ends inside the new namespace."""
     _RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
@@ -310,11 +313,13 @@ def _create_namespace(name: str) -> None:
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
     try:
         _check(_libc().unshare(_CLONE_NEWNET), "a new network namespace")
+        netlink.set_link("lo", up=True)
+        if not ipv6:
+            _mute("default")
         _mount("/proc/thread-self/ns/net", str(path), "", _MS_BIND)
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    netlink.set_link("lo", up=True)
 
 
 def _run_in_thread(function: Callable[[], None]) -> None:

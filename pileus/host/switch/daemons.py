@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from pileus.errors import StartupError
@@ -40,11 +42,8 @@ def database_socket(folder: Path) -> Path:
 
 def pid_of(folder: Path, program: str) -> int | None:
     """The daemon's process id while it runs. Its command line names the folder, so a number given to somebody else is not taken."""
-    try:
-        pid = int((folder / f"{program}.pid").read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return None
+    pid = _noted_pid(folder, program)
+    command = _read_process(pid, "cmdline")
     return pid if os.fsencode(folder.resolve()) in command else None
 
 
@@ -60,6 +59,7 @@ async def start_daemons(folder: Path) -> None:
     namespace = Namespace(name)
     try:
         for program in reversed(_DAEMONS):
+            await _see_off(folder, program)
             if pid_of(folder, program) is None:
                 await namespace.run(_start, folder, program)
     finally:
@@ -119,7 +119,7 @@ def _prepare(folder: Path, namespace: str) -> None:
     if not privileged.namespace_exists(namespace):
         # After a restart of the machine: no TAP is left, so what the database says of ports is of the past.
         (folder / _DATABASE).unlink(missing_ok=True)
-        privileged.create_namespace(namespace)
+        privileged.create_namespace(namespace, ipv6=False)
     if not (folder / _DATABASE).exists():
         fresh = folder / f".{_DATABASE}"
         fresh.unlink(missing_ok=True)
@@ -165,7 +165,38 @@ def _forget_sockets(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def _noted_pid(folder: Path, program: str) -> int:
+    """The process id that the daemon wrote down; 0 where it never did."""
+    try:
+        return int((folder / f"{program}.pid").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _read_process(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+async def _see_off(folder: Path, program: str) -> None:
+    """Wait for a daemon that is just dying: its successor must not meet its locks and devices."""
+    pid = _noted_pid(folder, program)
+    if _read_process(pid, "comm").strip() == program.encode():
+        pending = re.search(rb"^ShdPnd:\s*([0-9a-f]+)", _read_process(pid, "status"), re.MULTILINE)
+        killed = pending is not None and bool(int(pending.group(1), 16) & 1 << (signal.SIGKILL - 1))
+        # The command line goes first when a process ends, its files later.
+        if killed or not _read_process(pid, "cmdline"):
+            await _signal_and_wait(pid, ())
+
+
 async def _stop(pid: int) -> None:
+    await _signal_and_wait(pid, (signal.SIGTERM, signal.SIGKILL))
+
+
+async def _signal_and_wait(pid: int, signals: Sequence[int]) -> None:
+    """Send one signal after the other until the process has ended; without any, wait for its end."""
     loop = asyncio.get_running_loop()
     try:
         handle = os.pidfd_open(pid)
@@ -174,7 +205,7 @@ async def _stop(pid: int) -> None:
     ended = asyncio.Event()
     loop.add_reader(handle, ended.set)
     try:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
+        for sign in signals or (0,):
             signal.pidfd_send_signal(handle, sign)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), _STOP_LIMIT)

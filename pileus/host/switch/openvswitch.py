@@ -182,6 +182,8 @@ class OpenVSwitch:
         name = tap_name(port.port_id)
         index = await self._namespace.run(privileged.link_index, name)
         standing = self._database.plugged.get(name)
+        if standing is not None and standing.port_id != port.port_id:
+            raise SwitchError(f"TAP {name} belongs to port {standing.port_id} already: the two ids begin alike")
         if standing is not None and (standing.ofport < 0 or standing.device_index != index):
             # Once it could not take the TAP, or has lost it, the switch needs a fresh row.
             await self._remove([name], [cookie(PORT_KIND, port.port_id)])

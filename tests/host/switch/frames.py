@@ -111,8 +111,8 @@ async def received_until(fd: int, last: bytes) -> list[bytes]:
     return frames
 
 
-async def pass_soon(sender: int, receiver: int, frame: bytes) -> list[bytes]:
-    """Send until it arrives: the switch's cache of whole packet paths is milliseconds behind its tables. What came before it."""
+async def pass_soon(sender: int, receiver: int, frame: bytes, *, arrives: bytes | None = None) -> list[bytes]:
+    """Send until it arrives (as `arrives`), and give what came before: the switch's cache of paths is milliseconds behind its tables."""
 
     async def repeat() -> None:
         while True:
@@ -121,7 +121,7 @@ async def pass_soon(sender: int, receiver: int, frame: bytes) -> list[bytes]:
 
     repeating = asyncio.ensure_future(repeat())
     try:
-        return await received_until(receiver, frame)
+        return await received_until(receiver, arrives or frame)
     finally:
         repeating.cancel()
         await asyncio.wait([repeating])

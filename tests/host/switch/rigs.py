@@ -88,9 +88,9 @@ class OvsRig:
     async def flow_count(self) -> int:
         return await self.switch._pipeline.count_flows()
 
-    async def ofctl(self, command: str, *rest: str) -> str:
+    async def ofctl(self, command: str, *rest: str, bridge: str = "br-int") -> str:
         """What people see who ask the bridge with Open vSwitch's own program."""
-        socket = f"unix:{self.folder}/br-int.mgmt"
+        socket = f"unix:{self.folder}/{bridge}.mgmt"
         process = await asyncio.create_subprocess_exec("ovs-ofctl", "-OOpenFlow15", command, socket, *rest, stdout=asyncio.subprocess.PIPE)
         output, _ = await asyncio.wait_for(process.communicate(), LIMIT)
         assert process.returncode == 0
