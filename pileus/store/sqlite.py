@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from pileus.errors import StartupError, Unavailable
@@ -66,10 +65,8 @@ class SqliteStore:
                     metadata.create_all(connection, checkfirst=True)
                     connection.execute(text(f"PRAGMA user_version = {VERSION}"))
                     connection.execute(text("COMMIT"))
-        except OperationalError as error:
+        except DatabaseError as error:
             raise StartupError(f"database {path}: {error.orig}") from None
-        except sqlite3.DatabaseError as error:
-            raise StartupError(f"database {path}: {error}") from None
         return cls(engine)
 
     async def read(self, fn: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,0 +1,124 @@
+"""What every bus must hold to. (NATS joins when it comes.)"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from pileus.bus import NoAnswer, RemoteError
+from pileus.bus.inprocess import InProcessBus
+
+
+class Word(msgspec.Struct, frozen=True):
+    text: str
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[InProcessBus]:
+    made = InProcessBus()
+    yield made
+    await made.close()
+
+
+async def test_everyone_hears_and_one_of_a_group(bus: InProcessBus) -> None:
+    heard: dict[str, list[str]] = {"a": [], "b": [], "group": []}
+    all_heard = asyncio.Event()
+
+    def hear(name: str):  # type: ignore[no-untyped-def]
+        async def handler(word: Word) -> None:
+            heard[name].append(word.text)
+            if sum(map(len, heard.values())) == 12:
+                all_heard.set()
+
+        return handler
+
+    bus.subscribe("s", Word, hear("a"))
+    bus.subscribe("s", Word, hear("b"))
+    for _ in range(3):
+        bus.subscribe("s", Word, hear("group"), queue="workers")
+    for n in range(4):
+        await bus.publish("s", Word(str(n)))
+    async with asyncio.timeout(5):
+        await all_heard.wait()
+    assert heard["a"] == heard["b"] == ["0", "1", "2", "3"]
+    assert sorted(heard["group"]) == ["0", "1", "2", "3"]
+
+
+async def test_requests_are_answered(bus: InProcessBus) -> None:
+    async def answer(word: Word) -> Word:
+        return Word(word.text.upper())
+
+    bus.serve("shout", Word, answer)
+    assert await bus.request("shout", Word("hello"), Word, timeout=5) == Word("HELLO")
+
+
+async def test_nobody_answers(bus: InProcessBus) -> None:
+    with pytest.raises(NoAnswer):
+        await bus.request("nowhere", Word("?"), Word, timeout=0.05)
+
+
+async def test_too_late(bus: InProcessBus) -> None:
+    async def never(word: Word) -> Word:
+        await asyncio.Event().wait()
+        return word
+
+    bus.serve("slow", Word, never)
+    with pytest.raises(NoAnswer):
+        await bus.request("slow", Word("?"), Word, timeout=0.05)
+
+
+async def test_an_error_comes_back_in_words(bus: InProcessBus) -> None:
+    async def refuse(word: Word) -> Word:
+        raise ValueError(f"not {word.text}")
+
+    bus.serve("refuse", Word, refuse)
+    with pytest.raises(RemoteError, match="not this"):
+        await bus.request("refuse", Word("this"), Word, timeout=5)
+
+
+async def test_a_handler_that_fails_does_not_end_the_subscription(bus: InProcessBus) -> None:
+    heard = asyncio.Event()
+
+    async def handler(word: Word) -> None:
+        if word.text == "bad":
+            raise ValueError("bad")
+        heard.set()
+
+    bus.subscribe("s", Word, handler)
+    await bus.publish("s", Word("bad"))
+    await bus.publish("s", Word("good"))
+    async with asyncio.timeout(5):
+        await heard.wait()
+
+
+async def test_after_close_nothing_is_handled(bus: InProcessBus) -> None:
+    heard: list[Word] = []
+
+    async def handler(word: Word) -> None:
+        heard.append(word)
+
+    await bus.subscribe("s", Word, handler).close()
+    await bus.publish("s", Word("x"))
+    await asyncio.sleep(0)
+    assert heard == []
+
+
+async def test_concurrency(bus: InProcessBus) -> None:
+    inside = 0
+    both = asyncio.Event()
+
+    async def handler(word: Word) -> None:
+        nonlocal inside
+        inside += 1
+        if inside == 2:
+            both.set()
+        await both.wait()
+
+    bus.subscribe("s", Word, handler, concurrency=2)
+    await bus.publish("s", Word("1"))
+    await bus.publish("s", Word("2"))
+    async with asyncio.timeout(5):
+        await both.wait()

@@ -1,0 +1,159 @@
+"""One contract for both plug signals: ready exactly when every port is wired at its generation, and never without a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import pytest
+
+from pileus import settings
+from pileus.bus.inprocess import InProcessBus
+from pileus.host.agent import Agent
+from pileus.host.dhcp import SimulatedDhcp
+from pileus.host.plug_signal import CallbackSignal, LocalSignal, PlugFailed, PlugSignal
+from pileus.host.switch.simulated import SimulatedSwitch
+from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest
+
+SERVER = "server"
+
+
+def port(name: str, generation: int = 1) -> PortWiring:
+    return PortWiring(name, generation, "net", "local", None, None, 1500, "fa:16:3e:00:00:01", [], [])
+
+
+class Bench(Protocol):
+    """A signal, and the means to make its ports ready or not."""
+
+    signal: PlugSignal
+
+    async def wired(self, port: PortWiring) -> None: ...
+
+    async def fails(self, port: PortWiring) -> None: ...
+
+    def delay(self) -> None:
+        """Let the ports take for ever from now on."""
+
+
+class Local:
+    def __init__(self, bus: InProcessBus) -> None:
+        self.switch = SimulatedSwitch(settings.Simulated())
+        self.agent = Agent("host", self.switch, SimulatedDhcp(), bus, settings.Network(), notices=False)
+        self.signal: PlugSignal = LocalSignal(self.agent)
+
+    async def wired(self, port: PortWiring) -> None:
+        await self.switch.open_tap(port.port_id, port.mtu)
+        await self.switch.plug(port)
+
+    async def fails(self, port: PortWiring) -> None:
+        await self.wired(port)
+        self.switch.fail_next("wire", "flow table is full")
+
+    def delay(self) -> None:
+        self.switch._settings = settings.Simulated(wire=60.0)
+
+
+class Callback:
+    def __init__(self, bus: InProcessBus) -> None:
+        self.callback = CallbackSignal(bus, question_limit=1.0)
+        self.signal: PlugSignal = self.callback
+
+    async def wired(self, port: PortWiring) -> None:
+        await self.callback.event(HostEvent(SERVER, "network-vif-plugged", "completed", port.port_id))
+
+    async def fails(self, port: PortWiring) -> None:
+        await self.callback.event(HostEvent(SERVER, "network-vif-failed", "failed", port.port_id))
+
+    def delay(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[InProcessBus]:
+    made = InProcessBus()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=[Local, Callback])
+def bench(request: pytest.FixtureRequest, bus: InProcessBus) -> Bench:
+    made: Bench = request.param(bus)
+    return made
+
+
+async def test_ready_when_all_are_wired(bench: Bench) -> None:
+    ports = [port("a"), port("b")]
+    before = time.time()
+    bench.signal.expect(SERVER, ports)
+    for each in ports:
+        await bench.wired(each)
+    stamps = await bench.signal.ready(SERVER, ports, 5)
+    assert before <= stamps["signalled"] <= time.time()
+
+
+async def test_no_ports_are_ready(bench: Bench) -> None:
+    bench.signal.expect(SERVER, [])
+    assert await bench.signal.ready(SERVER, [], 5) == {}
+
+
+async def test_a_failure_is_told_at_once(bench: Bench) -> None:
+    bench.signal.expect(SERVER, [port("a")])
+    await bench.fails(port("a"))
+    with pytest.raises(PlugFailed) as caught:
+        await bench.signal.ready(SERVER, [port("a")], 5)
+    assert caught.value.step in ("wired", "signalled")
+    assert caught.value.cause
+
+
+async def test_the_limit(bench: Bench) -> None:
+    bench.delay()
+    bench.signal.expect(SERVER, [port("a")])
+    if isinstance(bench, Local):
+        await bench.wired(port("a"))
+    with pytest.raises(TimeoutError):
+        await bench.signal.ready(SERVER, [port("a")], 0.05)
+
+
+async def test_cancelling_the_wait_is_clean(bench: Bench) -> None:
+    bench.delay()
+    bench.signal.expect(SERVER, [port("a")])
+    if isinstance(bench, Local):
+        await bench.wired(port("a"))
+    waiting = asyncio.create_task(bench.signal.ready(SERVER, [port("a")], 60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    bench.signal.forget(SERVER)
+
+
+async def test_callback_reads_the_level_again_before_giving_up(bus: InProcessBus) -> None:
+    asked: list[list[str]] = []
+
+    async def answer(request: ReadinessRequest) -> Readiness:
+        asked.append(request.port_ids)
+        return Readiness({"a": 3}, {})
+
+    bus.serve(READINESS, ReadinessRequest, answer)
+    signal = CallbackSignal(bus, question_limit=1.0)
+    signal.expect(SERVER, [port("a", 3)])
+    assert "signalled" in await signal.ready(SERVER, [port("a", 3)], 0.05)
+    assert asked == [["a"]]
+    signal.expect(SERVER, [port("a", 4)])
+    with pytest.raises(TimeoutError):
+        await signal.ready(SERVER, [port("a", 4)], 0.05)
+
+
+async def test_callback_events_of_others_are_not_taken() -> None:
+    signal = CallbackSignal(InProcessBus(), question_limit=0.1)
+    signal.expect(SERVER, [port("a")])
+    for event in (
+        HostEvent("other", "network-vif-plugged", "completed", "a"),
+        HostEvent(SERVER, "network-vif-plugged", "completed", "other"),
+        HostEvent(SERVER, "network-changed", "completed", "a"),
+    ):
+        await signal.event(event)
+    with pytest.raises(TimeoutError):
+        await signal.ready(SERVER, [port("a")], 0.05)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pileus import settings
+from pileus.errors import StartupError
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    file = tmp_path / "pileus.toml"
+    file.write_text('[compute]\nvif_plugging_timeout = 10\nplug_signal = "callback"\n[api]\nlisten = "127.0.0.1:1"\n')
+    found, origins = settings.load(
+        file,
+        {"PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT": "20", "PILEUS_API__LISTEN": "127.0.0.1:2", "HOME": "/"},
+        {"api.listen": "127.0.0.1:3"},
+    )
+    assert (found.compute.plug_signal, found.compute.vif_plugging_timeout, found.api.listen) == ("callback", 20.0, "127.0.0.1:3")
+    assert origins["compute.plug_signal"] == str(file)
+    assert origins["compute.vif_plugging_timeout"] == "environment PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT"
+    assert origins["api.listen"] == "command line"
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"PILEUS_NOTHING": "1"}, ["unknown setting 'nothing'", "PILEUS_NOTHING"]),
+        ({"PILEUS_VIF_PLUGGING_TIMEOUT": "1"}, ["did you mean compute.vif_plugging_timeout?"]),
+        ({"PILEUS_COMPUTE__PLUG_SIGNAL": "smoke"}, ["compute.plug_signal", "smoke", "local | callback"]),
+        ({"PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT": "-1"}, ["compute.vif_plugging_timeout", "≥ 0"]),
+        ({"PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT": "soon"}, ["compute.vif_plugging_timeout", "float"]),
+        ({"PILEUS_NETWORK__RPC_WORKERS": "0"}, ["network.rpc_workers", "≥ 1"]),
+        ({"PILEUS_API__LISTEN": "nowhere"}, ["api.listen", "matching"]),
+        ({"PILEUS_COMPUTE__VIF_PLUGGING_IS_FATAL": "perhaps"}, ["compute.vif_plugging_is_fatal", "bool"]),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(environ: dict[str, str], words: list[str]) -> None:
+    with pytest.raises(StartupError) as caught:
+        settings.load(environ=environ)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="No such file"):
+        settings.load(tmp_path / "none.toml", {})
+    bad = tmp_path / "bad.toml"
+    bad.write_text("= nonsense")
+    with pytest.raises(StartupError, match=r"bad\.toml"):
+        settings.load(bad, {})
+    unknown = tmp_path / "unknown.toml"
+    unknown.write_text("[compute]\nspeed = 9\n")
+    with pytest.raises(StartupError, match=r"unknown setting 'compute\.speed'"):
+        settings.load(unknown, {})
+
+
+def test_lists_and_tables_from_the_environment() -> None:
+    found, _ = settings.load(environ={"PILEUS_NETWORK__VLAN_RANGES": "a:1:10, b", "PILEUS_HOST__BRIDGE_MAPPINGS": "a=eth1,b=eth2"})
+    assert found.network.vlan_ranges == ["a:1:10", "b"]
+    assert found.host.bridge_mappings == {"a": "eth1", "b": "eth2"}
+
+
+def test_every_setting_has_help_and_says_what_is_allowed() -> None:
+    found, origins = settings.load(environ={})
+    described = settings.describe(found, origins)
+    assert [one.key for one in described if not one.help.endswith(".")] == []
+    assert [one.key for one in described if not one.allowed] == []
+    assert {one.origin for one in described} == {"default"}
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    """No dead knobs (law 9): each setting's name is used outside of the tree that declares it."""
+    root = Path(settings.__file__).parent
+    source = "\n".join(path.read_text() for path in root.rglob("*.py") if path.name != "settings.py")
+    found, origins = settings.load(environ={})
+    dead = [one.key for one in settings.describe(found, origins) if f".{one.key.rsplit('.', 1)[-1]}" not in source]
+    dead = [key for key in dead if key.startswith("quota.") is False]  # read by name, as quota resources
+    assert dead == []
