@@ -34,6 +34,9 @@ QUIT_LIMIT = 5.0
 KILL_LIMIT = 10.0
 """Seconds for a killed process to be gone; one that waits for a dead disk does not end."""
 
+PRESS_INTERVAL = 3.0
+"""Seconds after which a guest that has not powered off is asked again."""
+
 LAST_EVENTS_LIMIT = 0.5
 """Seconds that the monitor's last lines may take to be read after the process has ended."""
 
@@ -160,18 +163,30 @@ class Guest:
         """Whether the process ends within `limit` seconds."""
         return bool((await asyncio.wait([self.exit], timeout=limit))[0])
 
-    async def power_down(self, limit: float) -> bool:
-        """Ask the guest to power off (ACPI) and keep the process, halted. Whether it did so within `limit` seconds."""
+    async def press_power_button(self, limit: float) -> bool:
+        """Ask the guest to power off (ACPI). Whether it did so, or ended otherwise, within `limit` seconds.
+
+        It is asked again from time to time: a guest that is still booting misses the first. Raises HypervisorError.
+        """
+        end = asyncio.get_running_loop().time() + limit
+        self._powered_down.clear()
+        while self.alive and (left := end - asyncio.get_running_loop().time()) > 0:
+            try:
+                await self.command("system_powerdown")
+            except HypervisorError:
+                if self.alive:
+                    raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, PRESS_INTERVAL)):
+                    await self._powered_down.wait()
+                    return True
+        return not self.alive
+
+    async def halt(self, limit: float) -> bool:
+        """Ask the guest to power off and keep the process, halted. Whether it is so within `limit` seconds."""
         await self.command("set-action", {"shutdown": "pause"})
         try:
-            self._powered_down.clear()
-            await self.command("system_powerdown")
-            try:
-                async with asyncio.timeout(limit):
-                    await self._powered_down.wait()
-            except TimeoutError:
-                return False
-            return self.alive
+            return await self.press_power_button(limit) and self.alive
         finally:
             if self.alive:
                 await self.command("set-action", {"shutdown": "poweroff"})

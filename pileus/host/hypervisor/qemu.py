@@ -153,7 +153,7 @@ class Qemu:
         async with self._running(server_id) as process:
             if not hard and await process.power() != "running":
                 return False
-        if not hard and not await process.power_down(self._compute.shutdown_timeout):
+        if not hard and not await process.halt(self._compute.shutdown_timeout):
             return False
         async with self._locked(server_id) as slot:
             if slot is None or slot.process is not process:
@@ -280,14 +280,9 @@ class Qemu:
             if slot is None or slot.process is None or await self._power(slot) != "running":
                 return
             process = slot.process
-            slot.ending = True
-            try:
-                await process.command("system_powerdown")
-            except BaseException:
-                slot.ending = False
-                raise
+        slot.ending = True
         try:
-            await process.wait(self._compute.shutdown_timeout)
+            await process.press_power_button(self._compute.shutdown_timeout)
         except BaseException:
             slot.ending = False
             raise
