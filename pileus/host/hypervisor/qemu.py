@@ -57,7 +57,10 @@ class _Slot:
 
 
 class Qemu:
-    """Implements `pileus.host.hypervisor.Hypervisor`; its docstrings are the contract."""
+    """Implements `pileus.host.hypervisor.Hypervisor`; its docstrings are the contract.
+
+    To end guests (`found`, `stop`, `destroy`) it need not be started.
+    """
 
     def __init__(
         self,
@@ -148,10 +151,13 @@ class Qemu:
                 slot.crashed = False
 
     async def reset(self, server_id: str, *, hard: bool) -> bool:
-        """A soft reset keeps the process: the guest powers off, QEMU holds it halted and resets it. A guest that is paused
-        cannot power off, and one that does not do so in time is left as it is: False."""
-        async with self._running(server_id) as process:
-            if not hard and await process.power() != "running":
+        """A soft reset keeps the process: the guest powers off, QEMU holds it halted and resets it. False for a guest that
+        does not run, cannot power off because it is paused, or does not do so in time: it is left as it is."""
+        async with self._locked(server_id) as slot:
+            if slot is None:
+                raise HypervisorError(f"guest {server_id} is not on this host")
+            process = slot.process
+            if process is None or (not hard and await process.power() != "running"):
                 return False
         if not hard and not await process.halt(self._compute.shutdown_timeout):
             return False

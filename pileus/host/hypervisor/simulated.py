@@ -138,8 +138,8 @@ class SimulatedHypervisor:
 
     async def reset(self, server_id: str, *, hard: bool) -> bool:
         async with self._locked(server_id):
-            guest = self._started(server_id)
-            if not hard and guest.power != "running":
+            guest = self._known(server_id)
+            if guest.power not in ("running", "paused") or (not hard and guest.power != "running"):
                 return False
             guest.power = "running"
             self._boot(guest)
@@ -152,10 +152,7 @@ class SimulatedHypervisor:
                 del self.world.guests[server_id]
 
     async def set_generation(self, server_id: str, generation: int) -> None:
-        guest = self.world.guests.get(server_id)
-        if guest is None:
-            raise HypervisorError(f"guest {server_id} is not on this host")
-        guest.generation = generation
+        self._known(server_id).generation = generation
 
     async def power(self, server_id: str) -> PowerState:
         guest = self.world.guests.get(server_id)
@@ -172,10 +169,14 @@ class SimulatedHypervisor:
 
     # --- helpers ---
 
-    def _started(self, server_id: str) -> SimulatedGuest:
+    def _known(self, server_id: str) -> SimulatedGuest:
         guest = self.world.guests.get(server_id)
         if guest is None:
             raise HypervisorError(f"guest {server_id} is not on this host")
+        return guest
+
+    def _started(self, server_id: str) -> SimulatedGuest:
+        guest = self._known(server_id)
         if guest.power not in ("running", "paused"):
             raise HypervisorError(f"guest {server_id} is not running")
         return guest
