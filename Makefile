@@ -19,11 +19,11 @@ GUEST := if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(BIN)/py
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 
-demo: .venv/runtime.done parts ## a throw-away cloud: two servers, proved from inside, timed, deleted without a trace
+demo: parts .venv/runtime.done ## a throw-away cloud: two servers, proved from inside, timed, deleted without a trace
 	@$(GUEST)
 	@$(BIN)/pileus demo
 
-test: check parts ## everything: check, then all tests (as root on Debian with real guests and a real switch)
+test: parts check ## everything: check, then all tests (as root on Debian with real guests and a real switch)
 	@$(GUEST)
 	@$(BIN)/python -m pytest
 
@@ -32,7 +32,7 @@ check: .venv/dev.done ## ruff and mypy --strict
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 
-bench: .venv/dev.done parts ## the figures: a table, and bench/results/cloud.json
+bench: parts .venv/dev.done ## the figures: a table, and bench/results/cloud.json
 	@$(GUEST)
 	@$(BIN)/python -m bench
 
@@ -47,7 +47,8 @@ clean: ## remove .venv and what tools have cached here
 parts:
 	@tools/install-parts
 
-.venv/python.done: | parts
+.venv/python.done:
+	@tools/install-parts python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pileus needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Making .venv" >&2; $(PYTHON) -m venv --clear .venv; }
 	@touch $@

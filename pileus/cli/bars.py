@@ -60,7 +60,7 @@ def draw(action: Action, name: str, width: int) -> Iterator[Text]:
     yield headline(action, name)
     yield Text()
     total = action.seconds
-    room = min(48, max(16, width - 74))
+    room = min(48, max(24, width - 74))
     steps = max((len(span.step) for span in action.spans), default=0)
     places = max((len(span.where) for span in action.spans), default=0)
     failed = action.failures[-1].step if action.state == "failed" and action.failures else ""
