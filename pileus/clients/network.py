@@ -42,6 +42,18 @@ class ServerAddress:
 
 
 @dataclass(frozen=True)
+class ServerPort:
+    """A server's port as it is. `index`: which of the server's nics; `fixed_ips`: subnet id and address, each."""
+
+    port_id: str
+    network_id: str
+    mac: str
+    status: str
+    index: int
+    fixed_ips: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class PortReadiness:
     """The level of a port: wired or failed at a generation (0: never)."""
 
@@ -77,6 +89,10 @@ class NetworkClient(Protocol):
 
     async def addresses(self, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
         """Fixed addresses of servers' ports; servers without any are missing. Order: as the ports were asked for."""
+        ...
+
+    async def ports(self, server_id: str) -> list[ServerPort]:
+        """A server's ports, in the order of its nics."""
         ...
 
     async def servers_at(self, address: str, version: int) -> list[str]:

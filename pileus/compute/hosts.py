@@ -66,7 +66,7 @@ def is_up(row: Mapping[str, Any], settings: Compute, now: float | None = None) -
     return not row["forced_down"] and (time.time() if now is None else now) - row["seen_at"] < settings.service_down_time
 
 
-def change(tx: Tx, service_id: str, **values: Any) -> Row | None:
+def change(tx: Tx, service_id: str, /, **values: Any) -> Row | None:
     """Disable, enable or force down; the row afterwards, None where there is no such service."""
     values["updated_at"] = time.time()
     if tx.execute(update(hosts).where(hosts.c.service_id == service_id).values(**values)).rowcount == 0:
@@ -75,11 +75,12 @@ def change(tx: Tx, service_id: str, **values: Any) -> Row | None:
 
 
 def guest_counts(tx: Tx) -> dict[str, dict[str, int]]:
-    """Per host: its servers, and the CPUs and memory of their flavors."""
+    """Per host: its servers, how many of them are being changed, and the CPUs, memory and disk of their flavors."""
     statement = (
         select(
             servers.c.host,
             func.count().label("servers"),
+            func.count(servers.c.task_state).label("tasks"),
             func.sum(servers.c.flavor["vcpus"].as_integer()).label("vcpus"),
             func.sum(servers.c.flavor["ram"].as_integer()).label("ram"),
             func.sum(servers.c.flavor["disk"].as_integer()).label("disk"),
@@ -87,4 +88,7 @@ def guest_counts(tx: Tx) -> dict[str, dict[str, int]]:
         .where(servers.c.host.is_not(None), servers.c.deleted_at.is_(None))
         .group_by(servers.c.host)
     )
-    return {row.host: {"servers": row.servers, "vcpus": row.vcpus, "ram": row.ram, "disk": row.disk} for row in tx.execute(statement)}
+    return {
+        row.host: {"servers": row.servers, "tasks": row.tasks, "vcpus": row.vcpus, "ram": row.ram, "disk": row.disk}
+        for row in tx.execute(statement)
+    }

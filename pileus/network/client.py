@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress
+from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress, ServerPort
 from pileus.context import Context
 from pileus.messages import PortWiring
 from pileus.network import servers
@@ -38,6 +38,9 @@ class InProcessNetwork:
 
     async def addresses(self, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
         return await self._store.read(servers.addresses, server_ids) if server_ids else {}
+
+    async def ports(self, server_id: str) -> list[ServerPort]:
+        return await self._store.read(servers.ports_of, server_id)
 
     async def servers_at(self, address: str, version: int) -> list[str]:
         return await self._store.read(servers.at, address, version)

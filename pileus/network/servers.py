@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, null, or_, select, update
 
-from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress
+from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress, ServerPort
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
 from pileus.messages import PortWiring
@@ -133,6 +133,21 @@ def addresses(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[ServerAddress
         address = ServerAddress(row["name"], row["ip"], version, row["mac"], row["id"])
         by_server.setdefault(row["server_id"], []).append(address)
     return by_server
+
+
+def ports_of(tx: Tx, server_id: str) -> list[ServerPort]:
+    """See `NetworkClient.ports`."""
+    return [
+        ServerPort(
+            row["id"],
+            row["network_id"],
+            row["mac"],
+            row["status"],
+            row["nic_index"],
+            tuple((each["subnet_id"], each["ip"]) for each in row["fixed_ips"]),
+        )
+        for row in _of_server(tx, server_id)
+    ]
 
 
 def at(tx: Tx, address: str, version: int) -> list[str]:

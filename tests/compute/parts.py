@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from pileus.bus.inprocess import InProcessBus
 from pileus.clients.image import ImageInfo
-from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress
+from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress, ServerPort
 from pileus.clients.placement import Inventory, ProviderPicture, Resources
 from pileus.compute import flavors, hosts
 from pileus.compute.service import Compute
@@ -27,6 +27,7 @@ from pileus.store.sql import Row
 IMAGE = "0f1e2d3c-0000-4000-8000-000000000001"
 NETWORK = "0f1e2d3c-0000-4000-8000-000000000002"
 PORT = "0f1e2d3c-0000-4000-8000-000000000003"
+SUBNET = "0f1e2d3c-0000-4000-8000-000000000004"
 NOWHERE = "0f1e2d3c-0000-4000-8000-00000000ffff"
 
 
@@ -63,7 +64,7 @@ class Networks:
                 raise NotFound(f"Port {nic.port_id} could not be found.")
             if nic.fixed_ip == "10.0.0.1":
                 raise Conflict("Fixed IP address 10.0.0.1 is already in use.", kind="IpAddressAlreadyAllocated")
-        return CheckedNics(list(nics))  # type: ignore[arg-type]
+        return CheckedNics([nic for nic in nics if not isinstance(nic, str)])
 
     async def constraint(self, nics: Sequence[RequestedNic]) -> CheckedNics:
         return CheckedNics(list(nics))
@@ -78,6 +79,10 @@ class Networks:
     async def addresses(self, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
         self.lookups += 1
         return {server: self.given[server] for server in server_ids if server in self.given}
+
+    async def ports(self, server_id: str) -> list[ServerPort]:
+        found = self.given.get(server_id, [])
+        return [ServerPort(a.port_id, NETWORK, a.mac, "ACTIVE", i, ((SUBNET, a.address),)) for i, a in enumerate(found)]
 
     async def servers_at(self, address: str, version: int) -> list[str]:
         return [s for s, found in self.given.items() if any(a.ip_version == version and re.search(address, a.address) for a in found)]

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from pileus.compute.api import flavors, server_actions, servers, versions
+from pileus.compute.api import (
+    addresses,
+    availability_zones,
+    extensions,
+    external_events,
+    flavors,
+    hypervisors,
+    instance_actions,
+    interfaces,
+    keypairs,
+    quotas,
+    server_actions,
+    server_metadata,
+    servers,
+    services,
+    versions,
+)
 from pileus.compute.service import Compute
 from pileus.http import faults
 from pileus.http.face import Authenticate, Face, Limits, Route
@@ -10,7 +26,24 @@ from pileus.http.microversions import Microversions
 
 MICROVERSIONS = Microversions("compute", versions.FIRST, versions.LAST, legacy="X-OpenStack-Nova-API-Version")
 
-ROUTES: list[Route[Compute]] = [*versions.ROUTES, *flavors.ROUTES, *servers.ROUTES, *server_actions.ROUTES]
+RESOURCES = (
+    versions,
+    flavors,
+    keypairs,
+    servers,
+    server_actions,
+    server_metadata,
+    addresses,
+    interfaces,
+    instance_actions,
+    external_events,
+    hypervisors,
+    services,
+    availability_zones,
+    quotas,
+    extensions,
+)
+ROUTES: list[Route[Compute]] = [route for resource in RESOURCES for route in resource.ROUTES]
 
 
 def face(compute: Compute, authenticate: Authenticate, identity_url: str, base_url: str, limits: Limits | None = None) -> Face[Compute]:

@@ -1,4 +1,4 @@
-"""The compute face over a service with stand-ins. A token is a name: `admin`, `member`, `reader`, `other` (a member elsewhere), `service`."""
+"""The compute face over a service with stand-ins. A token is a name: `admin`, `member`, `reader`, `service`, `other` (elsewhere)."""
 
 from __future__ import annotations
 

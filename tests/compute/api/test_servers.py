@@ -188,7 +188,7 @@ async def test_a_fault_is_shown_in_error_only(api: Api, compute: Compute) -> Non
 
 async def test_another_projects_server_is_not_there(api: Api, compute: Compute) -> None:
     server_id = await api.make()
-    for method, path, body in [
+    calls: list[tuple[str, str, Any]] = [
         ("GET", "", None),
         ("PUT", "", {"server": {"name": "mine"}}),
         ("DELETE", "", None),
@@ -200,7 +200,8 @@ async def test_another_projects_server_is_not_there(api: Api, compute: Compute) 
         ("POST", "/metadata", {"metadata": {}}),
         ("GET", "/os-instance-actions", None),
         ("GET", "/os-interface", None),
-    ]:
+    ]
+    for method, path, body in calls:
         await api.refused(404, method, f"/servers/{server_id}{path}", body, token="other")
     assert (await api.get("/servers/detail", token="other"))["servers"] == []
 
