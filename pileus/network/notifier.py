@@ -1,0 +1,130 @@
+"""Tells the compute service of port levels: from the outbox, in batches, until delivered or overtaken.
+
+What is to be told stands in the outbox since the transaction that changed the level, so being killed loses none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from pileus.clients.compute import ComputeEvents, Delivery, ExternalEvent
+from pileus.errors import PileusError
+from pileus.network import outbox
+from pileus.store import Store
+from pileus.store.sql import Row
+
+log = structlog.get_logger(__name__)
+
+BATCH = 200
+FIRST_RETRY, LAST_RETRY = 0.1, 10.0
+NOT_THERE = (404, 422)
+"""Server unknown, or on no host yet: it may come."""
+MOST_NOT_THERE = 20
+"""Tries of an event for a server that is not there: about three minutes of waiting."""
+IDLE = 30.0
+"""Seconds after which the outbox is looked at though nobody said that something is in it."""
+
+
+class Notifier:
+    """`interval`: after a batch, events are gathered for so long before the next (s). `limit`: of one delivery (s)."""
+
+    def __init__(self, store: Store, events: ComputeEvents, *, interval: float, limit: float) -> None:
+        self._store = store
+        self._events = events
+        self._interval = interval
+        self._limit = limit
+        self._some = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._some.set()  # whatever an earlier life left in the outbox
+        self._task = asyncio.create_task(self._run(), name="network-notifier")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def wake(self) -> None:
+        """Something was put into the outbox."""
+        self._some.set()
+
+    async def _run(self) -> None:
+        wait = IDLE
+        while True:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._some.wait()
+            except TimeoutError:
+                pass
+            self._some.clear()
+            try:
+                wait = await self._turn()
+            except PileusError as error:  # the database: the outbox stays as it is
+                log.warning("outbox not read or written, trying again", cause=error.message)
+                wait = LAST_RETRY
+            except Exception:
+                log.exception("notifier failed, trying again")
+                wait = LAST_RETRY
+
+    async def _turn(self) -> float:
+        """Deliver what is due; seconds until something is due again."""
+        now = time.time()
+        due = await self._store.read(outbox.due, now, BATCH)
+        if due:
+            done, again = await self._deliver(due)
+            await self._store.write(outbox.settle, done, again)
+            if self._interval:
+                await asyncio.sleep(self._interval)
+        next_due = await self._store.read(outbox.next_due)
+        return IDLE if next_due is None else min(IDLE, max(0.0, next_due - time.time()))
+
+    async def _deliver(self, due: Sequence[Row]) -> tuple[list[Row], list[tuple[Row, float]]]:
+        """What is done with, and what is to be tried again at which time."""
+        try:
+            async with asyncio.timeout(self._limit):
+                answers = await self._events.send([_event(row) for row in due])
+        except (PileusError, OSError) as error:  # TimeoutError is an OSError
+            log.warning("compute not told, trying again", events=len(due), cause=str(error) or type(error).__name__)
+            return [], [(row, _later(row)) for row in due]
+        by_port = {answer.event.tag: answer for answer in answers}
+        done: list[Row] = []
+        again: list[tuple[Row, float]] = []
+        for row in due:
+            if _settled(row, by_port.get(row["port_id"])):
+                done.append(row)
+            else:
+                again.append((row, _later(row)))
+        return done, again
+
+
+def _settled(row: Row, answer: Delivery | None) -> bool:
+    """Is there nothing left to try? An event without an answer counts as not delivered."""
+    if answer is None:
+        return False
+    if answer.code not in NOT_THERE:
+        if answer.code != 200:
+            log.error("compute refused an event", name=row["name"], port=row["port_id"], server=row["server_id"], code=answer.code)
+        return True
+    if row["name"] in ("network-vif-unplugged", "network-vif-deleted"):
+        return True  # a server that is gone need not be told that its port is
+    if row["attempts"] + 1 < MOST_NOT_THERE:
+        return False
+    log.error("compute does not know the server, giving up", name=row["name"], port=row["port_id"], server=row["server_id"])
+    return True
+
+
+def _event(row: Row) -> ExternalEvent:
+    status = "failed" if row["name"] == "network-vif-failed" else "completed"
+    return ExternalEvent(row["name"], row["server_id"], status, row["port_id"])
+
+
+def _later(row: Row) -> float:
+    backoff: float = min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(row["attempts"], 20))
+    return time.time() + backoff * random.uniform(0.75, 1.0)  # noqa: S311 spreads retries, guards nothing

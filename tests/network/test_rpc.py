@@ -1,0 +1,345 @@
+"""Agents' questions and reports on the bus, and what reaches compute, whatever is lost, doubled or late."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from pileus.bus import NoAnswer
+from pileus.bus.inprocess import InProcessBus
+from pileus.clients.compute import Delivery, ExternalEvent
+from pileus.clients.network import RequestedNic
+from pileus.errors import Unavailable
+from pileus.messages import (
+    DETAILS,
+    HEARTBEAT,
+    LEVELS,
+    DeviceDetails,
+    DeviceDetailsRequest,
+    DeviceLevels,
+    HostFacts,
+    PortLevel,
+    PortWiring,
+    Taken,
+)
+from pileus.network import tables
+from pileus.network.service import Network
+from pileus.settings import Network as NetworkSettings
+from pileus.settings import Settings
+from pileus.store.sql import Row, rows
+from pileus.store.sqlite import SqliteStore
+from tests.network.conftest import ALICE
+from tests.network.test_servers import make_network
+
+
+class FakeCompute:
+    """Keeps what it was told. `code` says what to answer, `failures` how many batches are lost first."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[ExternalEvent]] = []
+        self.failures = 0
+        self.code: Callable[[ExternalEvent], int] = lambda event: 200
+        self.tries = 0
+
+    async def send(self, events: Sequence[ExternalEvent]) -> list[Delivery]:
+        self.tries += 1
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("no answer")
+        self.batches.append(list(events))
+        return [Delivery(event, self.code(event)) for event in events]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    @property
+    def told(self) -> list[tuple[str, str, str | None]]:
+        return [(event.name, event.status, event.tag) for batch in self.batches for event in batch]
+
+
+class Cloud:
+    """A network service with a compute that listens, one network, and an agent's voice."""
+
+    def __init__(self, store: SqliteStore, bus: InProcessBus, compute: FakeCompute, **more: Any) -> None:
+        self.store = store
+        self.bus = bus
+        self.compute = compute
+        self.service = Network(store, bus, Settings(network=NetworkSettings(send_events_interval=0, **more)), notify=True)
+        self.service.notify_by(compute)
+        self.network_id = ""
+
+    async def boot(self, server: str, *, host: str = "h1", key: str = "k1") -> PortWiring:
+        if not self.network_id:
+            network = await self.store.write(lambda tx: make_network(tx, self.service.config))
+            self.network_id = network["id"]
+        nic = RequestedNic(network_id=self.network_id)
+        found = await self.service.client.allocate(ALICE, server, [nic], host=host, key=key, hostname=server, zone="nova")
+        return found[0]
+
+    async def say(self, port: PortWiring, level: Any, *, host: str = "h1", generation: int | None = None, cause: str = "") -> Taken:
+        report = PortLevel(port.port_id, host, port.generation if generation is None else generation, level, cause)
+        return await self.bus.request(LEVELS, DeviceLevels(host, [report]), Taken, timeout=5)
+
+    async def rows(self, table: Any) -> list[Row]:
+        return await self.store.read(lambda tx: rows(tx, select(table)))
+
+    async def status(self, port: PortWiring) -> str:
+        return next(str(row["status"]) for row in await self.rows(tables.ports) if row["id"] == port.port_id)
+
+
+@pytest.fixture
+def compute() -> FakeCompute:
+    return FakeCompute()
+
+
+@pytest.fixture
+async def cloud(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> AsyncIterator[Cloud]:
+    made = Cloud(store, bus, compute)
+    await made.service.start()
+    yield made
+    await made.service.close()
+    await bus.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 the database has no event for it
+            await asyncio.sleep(0.005)
+
+
+async def drained(cloud: Cloud) -> None:
+    async with asyncio.timeout(20):
+        while await cloud.rows(tables.outbox):  # noqa: ASYNC110 the database has no event for it
+            await asyncio.sleep(0.005)
+
+
+async def test_details_are_for_the_host_that_has_the_port(cloud: Cloud) -> None:
+    port = await cloud.boot("s1")
+    for host, ports, unknown in (("h1", [port], ["x"]), ("h2", [], sorted([port.port_id, "x"]))):
+        question = DeviceDetailsRequest(host, [port.port_id, "x"])
+        assert await cloud.bus.request(DETAILS, question, DeviceDetails, timeout=5) == DeviceDetails(ports, unknown)
+
+
+async def test_levels_become_the_ports_status_and_an_event(cloud: Cloud, compute: FakeCompute) -> None:
+    port = await cloud.boot("s1")
+    for level, status in (("plugged", "BUILD"), ("wired", "ACTIVE"), ("plugged", "ACTIVE"), ("failed", "ERROR")):
+        assert await cloud.say(port, level, cause="no such bridge") == Taken(1)
+        assert await cloud.status(port) == status
+        await drained(cloud)
+    found = (await cloud.service.client.readiness([port.port_id]))[0]
+    assert (found.wired, found.failed, found.cause) == (0, 1, "no such bridge")
+    await cloud.say(port, "wired")
+    found = (await cloud.service.client.readiness([port.port_id]))[0]
+    assert (found.wired, found.failed, found.cause) == (1, 0, "")
+    await drained(cloud)
+    await cloud.say(port, "gone")
+    assert await cloud.status(port) == "DOWN"
+    await drained(cloud)
+    assert compute.told == [
+        ("network-vif-plugged", "completed", port.port_id),
+        ("network-vif-failed", "failed", port.port_id),
+        ("network-vif-plugged", "completed", port.port_id),
+        ("network-vif-unplugged", "completed", port.port_id),
+    ]
+    assert {event.server_id for batch in compute.batches for event in batch} == {"s1"}
+
+
+async def test_stale_doubled_and_foreign_reports_change_nothing(cloud: Cloud, compute: FakeCompute) -> None:
+    port = await cloud.boot("s1")
+    await cloud.say(port, "wired", generation=0)
+    await cloud.say(port, "wired", host="h2")
+    await cloud.say(port, "wired", generation=2)
+    foreign = DeviceLevels("h2", [PortLevel(port.port_id, "h1", 1, "wired")])
+    await cloud.bus.request(LEVELS, foreign, Taken, timeout=5)
+    unknown = DeviceLevels("h1", [PortLevel("nowhere", "h1", 1, "wired")])
+    await cloud.bus.request(LEVELS, unknown, Taken, timeout=5)
+    assert await cloud.status(port) == "DOWN"
+    for _ in range(3):
+        await cloud.say(port, "wired")
+    await drained(cloud)
+    assert len(compute.told) == 1
+    again = await cloud.boot("s1", key="k2")
+    assert again.generation == 2
+    await cloud.say(port, "wired")
+    assert await cloud.status(port) == "DOWN"
+    await cloud.say(again, "wired")
+    await drained(cloud)
+    assert len(compute.told) == 2
+
+
+async def test_a_batch_is_one_transaction(cloud: Cloud, compute: FakeCompute) -> None:
+    ports = [await cloud.boot(f"s{i}") for i in range(20)]
+    levels = [PortLevel(port.port_id, "h1", 1, level) for port in ports for level in ("plugged", "wired")]
+    assert await cloud.bus.request(LEVELS, DeviceLevels("h1", levels), Taken, timeout=5) == Taken(40)
+    await drained(cloud)
+    assert len(compute.batches) == 1
+    assert len(compute.told) == 20
+
+
+async def test_nothing_is_lost_when_compute_does_not_answer(cloud: Cloud, compute: FakeCompute) -> None:
+    compute.failures = 3
+    port = await cloud.boot("s1")
+    await cloud.say(port, "wired")
+    await until(lambda: bool(compute.told))
+    await drained(cloud)
+    assert compute.told == [("network-vif-plugged", "completed", port.port_id)]
+    assert compute.tries == 4
+
+
+async def test_an_event_outlives_the_service(store: SqliteStore, compute: FakeCompute) -> None:
+    bus = InProcessBus()
+    cloud = Cloud(store, bus, compute)
+    compute.failures = 1000
+    await cloud.service.start()
+    port = await cloud.boot("s1")
+    await cloud.say(port, "wired")
+    await until(lambda: compute.tries > 0)
+    await cloud.service.close()
+    assert compute.told == []
+    assert len(await cloud.rows(tables.outbox)) == 1
+    compute.failures = 0
+    await cloud.service.start()
+    await drained(cloud)
+    await cloud.service.close()
+    await bus.close()
+    assert compute.told == [("network-vif-plugged", "completed", port.port_id)]
+
+
+async def test_a_new_binding_and_the_end_overtake(cloud: Cloud, compute: FakeCompute) -> None:
+    compute.failures = 1000
+    one, two = await cloud.boot("s1"), await cloud.boot("s2")
+    await cloud.say(one, "wired")
+    await cloud.say(two, "wired")
+    assert len(await cloud.rows(tables.outbox)) == 2
+    await cloud.boot("s1", key="k2")
+    await cloud.service.client.release("s2", keep=[])
+    assert await cloud.rows(tables.outbox) == []
+
+
+@pytest.mark.parametrize("code", [404, 422])
+async def test_a_server_that_is_not_there_yet_is_tried_again(cloud: Cloud, compute: FakeCompute, code: int) -> None:
+    compute.code = lambda event: code if len(compute.batches) < 3 else 200
+    await cloud.say(await cloud.boot("s1"), "wired")
+    await drained(cloud)
+    assert len(compute.batches) == 3
+
+
+async def test_a_refused_event_does_not_stop_the_others(cloud: Cloud, compute: FakeCompute) -> None:
+    compute.code = lambda event: 400 if event.server_id == "s1" else 200
+    ports = [await cloud.boot(f"s{i}") for i in range(3)]
+    await cloud.bus.request(LEVELS, DeviceLevels("h1", [PortLevel(p.port_id, "h1", 1, "wired") for p in ports]), Taken, timeout=5)
+    await drained(cloud)
+    assert len(compute.batches) == 1
+
+
+async def test_a_server_that_never_comes_is_given_up(cloud: Cloud, compute: FakeCompute, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pileus.network.notifier.LAST_RETRY", 0.01)
+    monkeypatch.setattr("pileus.network.notifier.FIRST_RETRY", 0.001)
+    compute.code = lambda event: 404
+    await cloud.say(await cloud.boot("s1"), "wired")
+    await drained(cloud)
+    assert len(compute.batches) == 20
+
+
+async def test_events_are_gathered_after_the_first(store: SqliteStore, compute: FakeCompute) -> None:
+    bus = InProcessBus()
+    settings = Settings(network=NetworkSettings(send_events_interval=0.3))
+    cloud = Cloud(store, bus, compute)
+    cloud.service = Network(store, bus, settings, notify=True)
+    cloud.service.notify_by(compute)
+    await cloud.service.start()
+    ports = [await cloud.boot(f"s{i}") for i in range(6)]
+    await cloud.say(ports[0], "wired")
+    await until(lambda: len(compute.batches) == 1)
+    for port in ports[1:]:
+        await cloud.say(port, "wired")
+    await drained(cloud)
+    assert [len(batch) for batch in compute.batches] == [1, 5]
+    await cloud.service.close()
+    await bus.close()
+
+
+async def test_a_slow_compute_is_cut_off(store: SqliteStore) -> None:
+    class Slow(FakeCompute):
+        async def send(self, events: Sequence[ExternalEvent]) -> list[Delivery]:
+            if self.tries == 0:
+                self.tries += 1
+                await asyncio.sleep(60)
+            return await super().send(events)
+
+    bus, compute = InProcessBus(), Slow()
+    cloud = Cloud(store, bus, compute, notify_timeout=0.05)
+    await cloud.service.start()
+    await cloud.say(await cloud.boot("s1"), "wired")
+    await drained(cloud)
+    assert len(compute.told) == 1
+    await cloud.service.close()
+    await bus.close()
+
+
+async def test_lost_doubled_and_late_messages_end_the_same(store: SqliteStore, compute: FakeCompute) -> None:
+    """Ten ports, each reported until taken, over a bus that loses a third and doubles a third, to a compute that often fails."""
+    chance = random.Random(7)
+    bus = InProcessBus(fate=lambda subject, payload: chance.choice([(), (0.0,), (0.0, 0.01), (0.02,)]))
+    cloud = Cloud(store, bus, compute)
+    await cloud.service.start()
+    real_send = compute.send
+
+    async def unreliable(events: Sequence[ExternalEvent]) -> list[Delivery]:
+        answers = await real_send(events)
+        if chance.random() < 0.4:
+            raise Unavailable("taken, but the answer was lost")
+        return answers
+
+    compute.send = unreliable  # type: ignore[method-assign]
+
+    async def report(port: PortWiring, level: Any) -> None:
+        message = DeviceLevels("h1", [PortLevel(port.port_id, "h1", port.generation, level)])
+        while True:
+            try:
+                await bus.request(LEVELS, message, Taken, timeout=0.05)
+                return
+            except NoAnswer:
+                continue
+
+    ports = [await cloud.boot(f"s{i}") for i in range(10)]
+    for level in ("plugged", "wired"):
+        await asyncio.gather(*[report(port, level) for port in ports])
+    await drained(cloud)
+    assert {row["status"] for row in await cloud.rows(tables.ports)} == {"ACTIVE"}
+    assert set(compute.told) == {("network-vif-plugged", "completed", port.port_id) for port in ports}
+    await cloud.service.close()
+    await bus.close()
+
+
+async def test_with_the_local_signal_nothing_is_noted(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> None:
+    cloud = Cloud(store, bus, compute)
+    cloud.service = Network(store, bus, Settings(), notify=False)
+    await cloud.service.start()
+    port = await cloud.boot("s1")
+    await cloud.say(port, "wired")
+    assert await cloud.status(port) == "ACTIVE"
+    assert await cloud.rows(tables.outbox) == []
+    await cloud.service.close()
+    await bus.close()
+
+
+async def test_notifying_needs_somebody_to_notify(store: SqliteStore, bus: InProcessBus) -> None:
+    with pytest.raises(RuntimeError):
+        await Network(store, bus, Settings(), notify=True).start()
+
+
+async def test_heartbeats_keep_two_agents_a_host(cloud: Cloud) -> None:
+    facts = HostFacts("h1", "QEMU", 7002000, 2, 2048, 20, {}, "tcg", "", "127.0.0.1", network_types=["local"], started_at=5.0)
+    for _ in range(3):
+        await cloud.bus.publish(HEARTBEAT, facts)
+    async with asyncio.timeout(10):
+        while len(found := await cloud.rows(tables.agents)) < 2:  # noqa: ASYNC110 the database has no event for it
+            await asyncio.sleep(0.005)
+    assert {row["agent_type"] for row in found} == {"Open vSwitch agent", "DHCP agent"}
+    assert all(row["configurations"]["network_types"] == ["local"] for row in found)
