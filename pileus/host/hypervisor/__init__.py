@@ -90,7 +90,8 @@ class Hypervisor(Protocol):
         """End the guest process, keep the disk. Soft: ask by ACPI, after a configured patience end it."""
 
     async def reset(self, server_id: str, *, hard: bool) -> bool:
-        """Reboot in place. True when done; False where the process must be made anew (soft reboot timed out)."""
+        """Reboot in place. True when done; False where the process must be made anew (it does not run, or did not
+        shut down in time). Unknown guest: HypervisorError."""
 
     async def destroy(self, server_id: str) -> None:
         """End the process and remove every trace of the guest. Unknown guest: nothing."""

@@ -116,7 +116,7 @@ class GuestFolder:
             base_fd = stack.enter_context(_open_base(base))
             base_format = base_format or ("raw" if read_header(base_fd) is None else "qcow2")
             if header is None:
-                write_overlay(fd, _overlay_size(base_fd, base_format, spec.disk_gb), base, base_format)
+                write_overlay(fd, _overlay_size(base_fd, base_format, spec.disk_gb), base.absolute(), base_format)
             yield Disk(fd, "qcow2", Disk(base_fd, base_format))
 
     def last_words(self) -> str:
