@@ -37,7 +37,7 @@ def _index_on(scope: Kind) -> Handler[Identity]:
         user_id, scope_id = call.path["user"], call.path[scope]
         found = await identity.read(assignments.of, user_id, scope, scope_id)
         path = f"/v3/{scope}s/{scope_id}/users/{user_id}/roles"
-        return Reply(body=listing(call, path, "roles", [show_role(call, row) for row in found]))
+        return listing(call, path, "roles", [show_role(call, row) for row in found])
 
     return index
 
@@ -49,7 +49,7 @@ async def index(identity: Identity, call: Call) -> Reply:
     if flag(call, "include_subtree"):
         raise BadRequest("include_subtree is not offered; ask for each project.")
     if any(call.query(name) is not None for name in _NOT_OFFERED):
-        return Reply(body=listing(call, "/v3/role_assignments", "role_assignments", []))
+        return listing(call, "/v3/role_assignments", "role_assignments", [])
     scope: Kind | None = "project" if project_id is not None else "domain" if domain_id is not None else None
     found, names = await identity.read(
         _with_names if flag(call, "include_names") else _without_names,

@@ -56,7 +56,7 @@ def _index(call: Call, key: str, items: Sequence[Item], filters: Sequence[str]) 
     found = [item for item in items if all(item[name] == value for name, value in wanted.items())]
     if boolean(call, "enabled") is False and key != "regions":
         found = []
-    return Reply(body=listing(call, f"/v3/{key}", key, [_shape(call, key, item) for item in found]))
+    return listing(call, f"/v3/{key}", key, [_shape(call, key, item) for item in found])
 
 
 def _show(call: Call, key: str, items: Sequence[Item]) -> Reply:

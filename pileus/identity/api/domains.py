@@ -39,7 +39,7 @@ async def create(identity: Identity, call: Call) -> Reply:
 async def index(identity: Identity, call: Call) -> Reply:
     asked = page(call)
     found = await identity.read(domains.index, asked, {"name": call.query("name"), "enabled": boolean(call, "enabled")})
-    return Reply(body=listing(call, "/v3/domains", "domains", [show_domain(call, row) for row in found], asked))
+    return listing(call, "/v3/domains", "domains", [show_domain(call, row) for row in found], asked)
 
 
 async def show(identity: Identity, call: Call) -> Reply:

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from pileus.errors import BadRequest, Forbidden
 from pileus.http import paging
-from pileus.http.face import Call, decode
+from pileus.http.face import Call, Reply, decode
 from pileus.identity.grants import Ref
 from pileus.store.paging import Page
 
@@ -85,10 +85,12 @@ def page(call: Call) -> Page:
     return paging.parse(call, default=(("name", "asc"),))
 
 
-def listing(call: Call, path: str, key: str, items: Sequence[Mapping[str, Any]], asked: Page | None = None) -> dict[str, Any]:
-    """A collection in Keystone's form; `asked` where it comes in pages."""
+def listing(call: Call, path: str, key: str, items: Sequence[Mapping[str, Any]], asked: Page | None = None) -> Reply:
+    """A collection in Keystone's form; `asked` where it comes in pages. A next page stands outside of `links` too: openstacksdk
+    overlooks it inside, and would take the first page for everything."""
     following = paging.next_link(call, items, asked, path) if asked is not None else None
-    return {key: items, "links": {"self": url(call, path), "previous": None, "next": following}}
+    body = {key: items, "links": {"self": url(call, path), "previous": None, "next": following}}
+    return Reply(body=body | ({"next": following} if following is not None else {}))
 
 
 def url(call: Call, path: str) -> str:

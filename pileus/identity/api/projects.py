@@ -58,7 +58,7 @@ async def index(identity: Identity, call: Call) -> Reply:
     asked = page(call)
     filters = {name: call.query(name) for name in ("name", "domain_id", "parent_id")} | {"enabled": boolean(call, "enabled")}
     found = [] if boolean(call, "is_domain") else await identity.read(projects.index, asked, filters)
-    return Reply(body=listing(call, "/v3/projects", "projects", [show_project(call, row) for row in found], asked))
+    return listing(call, "/v3/projects", "projects", [show_project(call, row) for row in found], asked)
 
 
 async def show(identity: Identity, call: Call) -> Reply:

@@ -37,7 +37,7 @@ async def create(identity: Identity, call: Call) -> Reply:
 async def index(identity: Identity, call: Call) -> Reply:
     asked = page(call)
     found = await identity.read(roles.index, asked, call.query("name")) if call.query("domain_id") is None else []
-    return Reply(body=listing(call, "/v3/roles", "roles", [show_role(call, row) for row in found], asked))
+    return listing(call, "/v3/roles", "roles", [show_role(call, row) for row in found], asked)
 
 
 async def show(identity: Identity, call: Call) -> Reply:

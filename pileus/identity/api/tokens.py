@@ -80,17 +80,17 @@ async def revoke(identity: Identity, call: Call) -> Reply:
 async def catalog(identity: Identity, call: Call) -> Reply:
     if call.context.project_id is None:
         raise Forbidden("A project-scoped token is required to produce a service catalog.")
-    return Reply(body=listing(call, "/v3/auth/catalog", "catalog", identity.catalog))
+    return listing(call, "/v3/auth/catalog", "catalog", identity.catalog)
 
 
 async def projects(identity: Identity, call: Call) -> Reply:
     found = await identity.read(project_rules.of_user, call.context.user_id, enabled_only=True)
-    return Reply(body=listing(call, "/v3/auth/projects", "projects", [show_project(call, row) for row in found]))
+    return listing(call, "/v3/auth/projects", "projects", [show_project(call, row) for row in found])
 
 
 async def domains(identity: Identity, call: Call) -> Reply:
     found = await identity.read(domain_rules.of_user, call.context.user_id)
-    return Reply(body=listing(call, "/v3/auth/domains", "domains", [show_domain(call, row) for row in found]))
+    return listing(call, "/v3/auth/domains", "domains", [show_domain(call, row) for row in found])
 
 
 ROUTES: list[Route[Identity]] = [

@@ -66,7 +66,7 @@ async def index(identity: Identity, call: Call) -> Reply:
     asked = page(call)
     filters = {name: call.query(name) for name in ("name", "domain_id")} | {"enabled": boolean(call, "enabled")}
     found = await identity.read(users.index, asked, filters)
-    return Reply(body=listing(call, "/v3/users", "users", [show_user(call, row) for row in found], asked))
+    return listing(call, "/v3/users", "users", [show_user(call, row) for row in found], asked)
 
 
 async def show(identity: Identity, call: Call) -> Reply:
@@ -103,7 +103,7 @@ async def list_projects(identity: Identity, call: Call) -> Reply:
     check_self(call, user_id)
     await identity.read(users.show, user_id)
     found = await identity.read(projects.of_user, user_id, enabled_only=False)
-    return Reply(body=listing(call, f"/v3/users/{user_id}/projects", "projects", [show_project(call, row) for row in found]))
+    return listing(call, f"/v3/users/{user_id}/projects", "projects", [show_project(call, row) for row in found])
 
 
 ROUTES: list[Route[Identity]] = [

@@ -1,0 +1,224 @@
+"""Bootstrap, the client seam, remembered grants, settings, upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from pileus import settings as tree
+from pileus.clients.identity import IdentityClient
+from pileus.errors import StartupError, Unauthorized, Unavailable
+from pileus.identity import grants, service, users
+from pileus.identity.service import Identity
+from pileus.identity.tables import assignments, revocations
+from pileus.settings import Settings
+from pileus.store import Tx
+from pileus.store.sqlite import SqliteStore
+from tests.identity.conftest import ADMIN_PASSWORD, BASE, Cloud
+
+
+def count(tx: Tx, table: Any) -> int:
+    return tx.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+async def test_bootstrap_again_mends_what_is_missing_and_keeps_the_password(cloud: Cloud) -> None:
+    assert cloud.boot.made_admin
+    again = await cloud.identity.bootstrap("another password")
+    assert again == dataclasses.replace(cloud.boot, made_admin=False)
+    assert (await cloud.login({"id": cloud.boot.admin_id, "password": ADMIN_PASSWORD})).status_code == 201
+    assert await cloud.identity.read(count, assignments) == 2
+    role = f"/v3/projects/{cloud.boot.admin_project_id}/users/{cloud.boot.admin_id}/roles/{await cloud.role('admin')}"
+    assert (await cloud.http.delete(role, headers=cloud.headers)).status_code == 204
+    assert (await cloud.http.get("/v3/users", headers=cloud.headers)).status_code == 401
+    await cloud.identity.bootstrap("x")
+    assert (await cloud.http.get("/v3/users", headers=cloud.headers)).status_code == 200
+    await cloud.identity.write(users.remove, cloud.boot.admin_id)
+    new = await cloud.identity.bootstrap("brand new")
+    assert new.made_admin
+    assert (await cloud.login({"id": new.admin_id, "password": "brand new"})).status_code == 201
+
+
+async def test_the_seam(cloud: Cloud) -> None:
+    client: IdentityClient = cloud.identity
+    token = await client.service_token()
+    assert await client.service_token() == token
+    context = await client.authenticate(token)
+    assert (context.user_name, context.project_name, set(context.roles)) == ("pileus", "service", {"service"})
+    assert not context.is_admin
+    admin = await client.authenticate(cloud.headers["X-Auth-Token"])
+    assert (admin.user_name, admin.project_id, admin.is_admin) == ("admin", cloud.boot.admin_project_id, True)
+    assert admin.expires_at > cloud.clock()
+    assert await client.project_exists(cloud.boot.admin_project_id)
+    assert not await client.project_exists("nowhere")
+    with pytest.raises(Unauthorized):
+        await client.authenticate("nonsense")
+
+
+async def test_the_service_token_is_renewed_long_before_its_end(cloud: Cloud) -> None:
+    token = await cloud.identity.service_token()
+    cloud.clock.passed = cloud.identity.lifetime * 0.4
+    assert await cloud.identity.service_token() == token
+    cloud.clock.passed = cloud.identity.lifetime * 0.6
+    fresh = await cloud.identity.service_token()
+    assert fresh != token
+    assert (await cloud.identity.authenticate(token)).user_name == "pileus"
+
+
+async def test_before_bootstrap_there_is_no_service_token(store: SqliteStore, tmp_path: Path) -> None:
+    identity = Identity(store, Settings(), tmp_path / "keys", BASE)
+    await identity.start()
+    with pytest.raises(Unavailable, match="not been set up"):
+        await identity.service_token()
+    await identity.close()
+
+
+async def test_settings_have_their_effect(store: SqliteStore, tmp_path: Path) -> None:
+    now = 1_000_000.0
+    chosen = Settings(identity=tree.Identity(token_lifetime=60, key_rotation=120))
+    identity = Identity(store, chosen, tmp_path / "keys", BASE, now=lambda: now)
+    await identity.start()
+    await identity.bootstrap("x")
+    token = await identity.service_token()
+    now += 59
+    await identity.authenticate(token)
+    now += 2
+    with pytest.raises(Unauthorized):
+        await identity.authenticate(token)
+    await identity.close()
+    now += 60
+    identity = Identity(store, chosen, tmp_path / "keys", BASE, now=lambda: now)
+    await identity.start()
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["1000000.key", "1000121.key"]
+    await identity.close()
+
+
+async def test_a_token_lives_through_a_restart(cloud: Cloud, store: SqliteStore) -> None:
+    again = Identity(store, Settings(), cloud.keys_folder, BASE)
+    await again.start()
+    assert (await again.authenticate(cloud.headers["X-Auth-Token"])).user_id == cloud.boot.admin_id
+    await again.close()
+
+
+async def test_keys_that_cannot_be_read_stop_the_start(store: SqliteStore, tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "1.key").write_text("nonsense")
+    identity = Identity(store, Settings(), tmp_path / "keys", BASE)
+    with pytest.raises(StartupError):
+        await identity.start()
+    await identity.close()
+
+
+class Counting:
+    """How often the tables were asked."""
+
+    def __init__(self, identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads = 0
+        original = identity._store.read
+
+        async def read(fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            self.reads += 1
+            return await original(fn, *args, **kwargs)
+
+        monkeypatch.setattr(identity._store, "read", read)
+
+
+async def test_a_good_token_is_remembered_for_a_while_and_until_anything_changes(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = cloud.headers["X-Auth-Token"]
+    await cloud.identity.authenticate(token)
+    asked = Counting(cloud.identity, monkeypatch)
+    for _ in range(5):
+        await cloud.identity.authenticate(token)
+    assert asked.reads == 0
+    cloud.clock.passed += service.FRESH + 0.1
+    await cloud.identity.authenticate(token)
+    await cloud.identity.authenticate(token)
+    assert asked.reads == 1
+    await cloud.make("role", name="new")
+    await cloud.identity.authenticate(token)
+    assert asked.reads == 2
+    for _ in range(3):
+        with pytest.raises(Unauthorized):
+            await cloud.identity.authenticate("nonsense")
+    assert asked.reads == 2  # nor do strangers cost the database anything
+
+
+async def test_what_was_read_before_a_write_is_not_remembered_after_it(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow read that began before a revocation and ends after it must not bring the token back."""
+    token = cloud.headers["X-Auth-Token"]
+    grant = await cloud.identity.validate(token)
+    cloud.identity._grants.clear()
+    original = cloud.identity._store.read
+    has_read, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        found = await original(fn, *args, **kwargs)
+        has_read.set()
+        await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(cloud.identity._store, "read", slow)
+    racing = asyncio.create_task(cloud.identity.authenticate(token))
+    await has_read.wait()
+    await cloud.identity.write(grants.revoke, grant.claims)
+    may_go_on.set()
+    await racing
+    with pytest.raises(Unauthorized):
+        await cloud.identity.authenticate(token)
+
+
+async def test_only_so_many_are_remembered(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "CACHED", 3)
+    for _ in range(6):
+        cloud.identity._service_token = None
+        await cloud.identity.authenticate(await cloud.identity.service_token())
+    assert len(cloud.identity._grants) == 3
+
+
+async def test_revocations_are_forgotten_when_their_tokens_are_over(cloud: Cloud) -> None:
+    user, _ = await cloud.member()
+    headers = await cloud.headers_of(user["id"], "wonderland")
+    await cloud.http.delete("/v3/auth/tokens", headers={**headers, "X-Subject-Token": headers["X-Auth-Token"]})
+    await cloud.identity.write(grants.purge, cloud.clock())
+    assert await cloud.identity.read(count, revocations) == 1
+    await cloud.identity.write(grants.purge, cloud.clock() + cloud.identity.lifetime + 1)
+    assert await cloud.identity.read(count, revocations) == 0
+
+
+async def test_upkeep_rotates_and_purges_by_itself_and_survives_a_failure(
+    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[float] = []
+    enough = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        turns.append(seconds)
+        if len(turns) == 3:
+            enough.set()
+            await asyncio.Event().wait()
+
+    identity = Identity(store, Settings(), tmp_path / "keys", BASE)
+    rotate = identity._keys.rotate
+    results: Iterator[OSError | float] = iter((OSError("no space"), 30.0, 1e9))
+
+    def turn(now: float) -> float:
+        result = next(results)
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    await asyncio.to_thread(identity._keys.open, 0.0)
+    monkeypatch.setattr(identity._keys, "open", lambda now: rotate(now))
+    monkeypatch.setattr(identity._keys, "rotate", turn)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await identity.start()
+    await asyncio.wait_for(enough.wait(), 10)
+    monkeypatch.undo()
+    assert turns == [60.0, 30.0, service.UPKEEP]
+    await identity.close()
+    assert identity._upkeep is not None and identity._upkeep.done()
