@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
+UNFOLDED = 200
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -55,26 +58,35 @@ class Action(msgspec.Struct, frozen=True):
         return max(0.0, end - self.started_at)
 
 
-def draw(action: Action, name: str, width: int) -> Iterator[Text]:
-    """The lines, for a terminal of so many columns."""
+def terminal() -> Console:
+    """Where the commands print: the terminal as wide as it is; a pipe or a file gets lines that are not folded."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = UNFOLDED
+    return console
+
+
+def draw(action: Action, name: str, width: int) -> Iterator[RenderableType]:
+    """What to print, for a terminal of so many columns."""
     yield headline(action, name)
-    yield Text()
-    total = action.seconds
-    room = min(48, max(24, width - 74))
-    steps = max((len(span.step) for span in action.spans), default=0)
-    places = max((len(span.where) for span in action.spans), default=0)
+    yield ""
+    room = min(48, max(16, width - 86))
     failed = action.failures[-1].step if action.state == "failed" and action.failures else ""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for justify in ("left", "right", "left", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_column()
     for span in action.spans:
         decided = span.step in action.critical
         colour = "red" if span.step == failed else "green" if decided else "cyan"
-        line = Text(f"  {span.step:<{steps}} {duration(span.seconds):>9}  ")
-        line.append(bar(span.start - action.started_at, span.seconds, total, room, solid=decided), colour)
-        line.append(f"  {span.where:<{places}}  ", "bold" if decided else "")
-        line.append(words(span, action), "" if decided else "dim")
-        yield line
+        drawn = bar(span.start - action.started_at, span.seconds, action.seconds, room, solid=decided)
+        style = "" if decided else "dim"
+        cells = (f"  {span.step}", duration(span.seconds), Text(drawn, colour), span.where, words(span, action))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell, style) for cell in cells))
+    yield table
     if any(span.step not in action.critical for span in action.spans):
-        yield Text(f"  {'':<{steps}} {'':>9}  █ on the path that decided how long it took   ░ beside it", "dim")
-    yield Text()
+        yield Text("  █ on the path that decided how long it took   ░ beside it", "dim")
+    yield ""
     for failure in action.failures[: action.attempt - 1]:
         where = f" on host {failure.host}" if failure.host else ""
         yield Text(f"Attempt {failure.attempt} failed{where} at `{failure.step}`: {failure.cause}; it was tried on another host.", "yellow")
@@ -105,11 +117,9 @@ def verdict(action: Action) -> str:
     if longest is None or action.seconds <= 0:
         return "It took no time that could be measured."
     part = longest.seconds / action.seconds
-    how = f"Most of the time, {part:.0%} of it," if part > 0.5 else f"No step took most of the time; the longest part, {part:.0%} of it,"
-    where = (
-        "" if longest.where in ("api", "worker") else f", by the {longest.where}" if longest.where == "network" else f", on {longest.where}"
-    )
-    return f"{how} went into `{longest.step}`: {longest.meaning}{where} ({duration(longest.seconds)} of {duration(action.seconds)})."
+    how = f"Most of the time ({part:.0%})" if part > 0.5 else f"The largest part of the time ({part:.0%})"
+    where = f" on {longest.where}" if longest.where.startswith("host ") else ""
+    return f"{how} went into `{longest.step}`{where}: {longest.meaning} ({duration(longest.seconds)} of {duration(action.seconds)})."
 
 
 def words(span: Step, action: Action) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,11 @@ def show(state: Path, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(told)).decode())
         return
-    from rich.console import Console
+    from pileus.cli.bars import terminal
 
-    console = Console(highlight=False)
-    if not sys.stdout.isatty():
-        console.width = 200
+    console = terminal()
     for line in _lines(told):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def _service(client: Client, name: str, kind: str) -> dict[str, Any]:

@@ -20,19 +20,19 @@ def show(state: Path, ref: str, *, request_id: str | None, everything: bool, as_
     if as_json:
         print(msgspec.json.format(msgspec.json.encode({**story, "actions": chosen})).decode())
         return
-    from rich.console import Console
+    from rich.text import Text
 
     from pileus.cli import bars
 
-    console = Console(highlight=False)
+    console = bars.terminal()
     server = story["server"]
     for told in chosen:
         for line in bars.draw(bars.read(told), server["name"], console.width):
-            console.print(line, soft_wrap=True)
+            console.print(line)
         console.print()
     where = f" on host {server['host']}" if server["host"] else ""
     fault = f"; its fault: {server['fault']}" if server["fault"] else ""
-    console.print(f"{server['name']} ({server['id']}) is {server['status']}{where}{fault}", soft_wrap=True, markup=False)
+    console.print(Text(f"{server['name']} ({server['id']}) is {server['status']}{where}{fault}"))
 
 
 def choose(story: dict[str, Any], *, request_id: str | None, everything: bool) -> list[dict[str, Any]]:

@@ -6,12 +6,10 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.text import Text
 
-from pileus.cli.bars import duration
-
-TEXT_WIDTH = 86
+from pileus.cli.bars import duration, terminal
 
 
 class Step:
@@ -23,7 +21,7 @@ class Step:
 
 class Show:
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = terminal()
 
     @contextlib.contextmanager
     def step(self, doing: str) -> Iterator[Step]:
@@ -40,8 +38,8 @@ class Show:
             raise
         self._line("✓", "green", step.done, time.perf_counter() - begun)
 
-    def say(self, text: str | Text = "") -> None:
-        self.console.print(text, soft_wrap=True, markup=False)
+    def say(self, what: RenderableType = "") -> None:
+        self.console.print(what, markup=False)
 
     def heading(self, text: str) -> None:
         self.say()
@@ -49,6 +47,6 @@ class Show:
 
     def _line(self, mark: str, colour: str, text: str, seconds: float) -> None:
         line = Text(f"  {mark} ", colour)
-        line.append(f"{text:<{TEXT_WIDTH}} ", "")
-        line.append(f"{duration(seconds):>10}", "dim")
+        line.append(f"{text} ", "")
+        line.append(f"({duration(seconds)})", "dim")
         self.say(line)
