@@ -16,6 +16,10 @@ from pileus.host.agent import Agent, WireError
 from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest
 
 
+FIRST_LOOK = 1.0
+"""Seconds without a word after which the level is read; then after twice as long, and so on, and once more at the end."""
+
+
 class PlugFailed(Exception):
     """The network did not come: `step` of the timeline, the cause in words."""
 
@@ -97,12 +101,19 @@ class CallbackSignal:
     async def ready(self, server_id: str, ports: Sequence[PortWiring], limit: float) -> dict[str, float]:
         wait = self._waits.get(server_id) or _Wait({port.port_id for port in ports})
         self._waits[server_id] = wait
-        try:
-            async with asyncio.timeout(limit):
-                await self._heard_all(wait)
-        except TimeoutError:
-            if not await self._level_is_there(ports):
-                raise
+        ends, patience = time.monotonic() + limit, FIRST_LOOK
+        while True:
+            left = ends - time.monotonic()
+            try:
+                async with asyncio.timeout(min(patience, left)):
+                    await self._heard_all(wait)
+                break
+            except TimeoutError:
+                if await self._level_is_there(ports):
+                    break
+                if patience >= left:
+                    raise
+            patience *= 2
         return {"signalled": time.time()} if ports else {}
 
     def forget(self, server_id: str) -> None:
@@ -116,7 +127,7 @@ class CallbackSignal:
             await wait.change.wait()
 
     async def _level_is_there(self, ports: Sequence[PortWiring]) -> bool:
-        """Nobody gives up on a guest without looking: a lost event must not kill it (law 1)."""
+        """A lost event must not kill a guest, and a restarted host must not wait for one that came before (law 1)."""
         question = ReadinessRequest([port.port_id for port in ports])
         try:
             answer = await self._bus.request(READINESS, question, Readiness, timeout=self._question_limit)

@@ -179,7 +179,7 @@ def settings(signal: str = "local", **sections: dict[str, Any]) -> Settings:
     """Settings for the boot's tests: quick retries, any number of hosts on one simulated physical network."""
     tree: dict[str, Any] = {
         "compute": {"plug_signal": signal, "resend_interval": 0.2, "vif_plugging_timeout": 5.0},
-        "network": {"default_type": "vlan", "vlan_ranges": ["sim:1:4094"], "send_events_interval": 0.0, "rpc_timeout": 1.0},
+        "network": {"default_type": "vlan", "vlan_ranges": ["sim:1:4094"], "send_events_interval": 0.0, "rpc_timeout": 0.2},
         "host": {"bridge_mappings": {"sim": "none"}},
     }
     for name, values in sections.items():

@@ -49,7 +49,7 @@ def disordering(seed: int) -> Fate:
 @both
 @pytest.mark.parametrize("subject", [ACTIONS, ".desired", OBSERVED, LEVELS, ".events"])
 async def test_lost(tmp_path: Path, signal: Signal, subject: str) -> None:
-    quick = settings(signal, compute={"vif_plugging_timeout": 2.0})
+    quick = settings(signal)
     async with cloudlet(tmp_path, quick, hosts=1, fate=losing(subject, times=2)) as cloud:
         [server_id] = await cloud.create()
         assert (await cloud.settled(server_id))["vm_state"] == "active"
@@ -59,7 +59,7 @@ async def test_lost(tmp_path: Path, signal: Signal, subject: str) -> None:
 @both
 @pytest.mark.parametrize("fate", [doubling, disordering(1), disordering(2)], ids=["doubled", "disordered-1", "disordered-2"])
 async def test_doubled_late_and_lost(tmp_path: Path, signal: Signal, fate: Fate) -> None:
-    quick = settings(signal, compute={"vif_plugging_timeout": 2.0})
+    quick = settings(signal)
     async with cloudlet(tmp_path, quick, fate=fate) as cloud:
         ids = await cloud.create(count=10)
         assert [(await cloud.settled(server_id))["vm_state"] for server_id in ids] == ["active"] * 10
