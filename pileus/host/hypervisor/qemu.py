@@ -12,10 +12,9 @@ import dataclasses
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -24,10 +23,12 @@ from pileus.errors import StartupError
 from pileus.host import privileged
 from pileus.host.hypervisor import Acceleration, Capacity, FoundGuest, HypervisorError, Images
 from pileus.host.hypervisor.acceleration import Accelerator
+from pileus.host.hypervisor.chores import Chores
 from pileus.host.hypervisor.guestfolder import GuestFolder, connect_unix, cut, tail
 from pileus.host.hypervisor.launch import Boot, in_words, launch
 from pileus.host.hypervisor.machine import machine_capacity, processes_of, user_ids_in_use
 from pileus.host.hypervisor.monitor import Guest
+from pileus.host.hypervisor.userids import UserIds
 from pileus.host.switch import Tap
 from pileus.messages import BootSource, GuestSpec, PowerState
 
@@ -76,11 +77,10 @@ class Qemu:
         self._host = host
         self._compute = compute
         self._slots: dict[str, _Slot] = {}
-        self._uids: set[int] = set()
-        self._next_uid = 0
+        self._uids = UserIds(host.guest_uid_base, host.guest_uid_count)
         self._capacity: Capacity | None = None
         self._trimmer: asyncio.Task[None] | None = None
-        self._chores: set[asyncio.Task[Any]] = set()
+        self._chores = Chores()
         self._proof_id = str(uuid.uuid4())
         self._threads = {
             "tcg": ThreadPoolExecutor(START_THREADS, "guest-start"),
@@ -100,9 +100,8 @@ class Qemu:
             if shutil.which(program) is None:
                 raise StartupError(f"{program} is not installed; install it, or use --hypervisor simulated")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._uids = {folder.uid() for folder in self._folders()} | user_ids_in_use()
-        # Two clouds on one machine begin at different places, so that their guests share no user id.
-        self._next_uid = self._folder.stat().st_ino % self._host.guest_uid_count
+        taken = {folder.uid() for folder in self._folders()} | user_ids_in_use()
+        self._uids.begin(taken, place=self._folder.stat().st_ino)
         return machine_capacity(self._folder, self._host.guest_emulator)
 
     async def close(self) -> None:
@@ -110,7 +109,7 @@ class Qemu:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, self._accelerator.close(), return_exceptions=True)
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._chores.close()
         await asyncio.gather(*(slot.process.close() for slot in self._slots.values() if slot.process))
         self._slots.clear()
         for threads in self._threads.values():
@@ -147,7 +146,7 @@ class Qemu:
             await self._power_off(server_id)
         async with self._locked(server_id) as slot:
             if slot is not None:
-                await self._settle(self._end(slot))
+                await self._chores.settle(self._end(slot))
                 slot.crashed = False
 
     async def reset(self, server_id: str, *, hard: bool) -> bool:
@@ -171,7 +170,7 @@ class Qemu:
     async def destroy(self, server_id: str) -> None:
         async with self._locked(server_id) as slot:
             if slot is not None:
-                await self._settle(self._remove(slot))
+                await self._chores.settle(self._remove(slot))
 
     async def set_generation(self, server_id: str, generation: int) -> None:
         async with self._locked(server_id) as slot:
@@ -211,13 +210,13 @@ class Qemu:
             return
         await self._end(slot)
         known, uid = await asyncio.to_thread(slot.folder.look)
-        uid = uid or self._take_uid()
+        uid = uid or self._uids.take()
         try:
             slot.ending = True
-            await self._settle(self._spawn(slot, uid, boot))
+            await self._chores.settle(self._spawn(slot, uid, boot))
             await self._wait_for_monitor(slot)
         except BaseException as error:
-            await self._settle(self._end(slot) if known else self._remove(slot, uid))
+            await self._chores.settle(self._end(slot) if known else self._remove(slot, uid))
             if isinstance(error, OSError | BrokenExecutor | ValueError):
                 log.warning("guest cannot be started", server=slot.folder.server_id, error=repr(error))
                 raise HypervisorError(f"the guest cannot be started: {in_words(error)}") from None
@@ -246,12 +245,12 @@ class Qemu:
             await process.kill()
             raise HypervisorError(await asyncio.to_thread(slot.folder.last_words) or str(error)) from None
         finally:
-            await self._settle(kept)
+            await self._chores.settle(kept)
 
     def _take_over(self, slot: _Slot, process: Guest) -> None:
         slot.process = process
         slot.watcher = asyncio.create_task(self._watch(slot, process))
-        process.on_stop = lambda: self._own(self._look_at_stop(process))
+        process.on_stop = lambda: self._chores.start(self._look_at_stop(process))
 
     async def _watch(self, slot: _Slot, process: Guest) -> None:
         """Clean up after the process, whenever it ends, and tell of an end that we did not ask for."""
@@ -304,7 +303,7 @@ class Qemu:
     async def _remove(self, slot: _Slot, uid: int = 0) -> None:
         await self._end(slot, kill=True)
         uid = await asyncio.to_thread(slot.folder.remove) or uid
-        self._uids.discard(uid)
+        self._uids.free(uid)
         slot.whole = False
 
     async def _adopt(self, folder: GuestFolder, pid: int | None) -> FoundGuest | None:
@@ -316,7 +315,7 @@ class Qemu:
                 with contextlib.suppress(ProcessLookupError):
                     self._take_over(slot, Guest(pid, None, folder.monitor_socket))
             if spec is None:
-                await self._settle(self._remove(slot))
+                await self._chores.settle(self._remove(slot))
                 return None
             power = await self._power(slot)
             if slot.process is not None and power in ("stopped", "crashed"):
@@ -328,16 +327,6 @@ class Qemu:
     def _folders(self) -> list[GuestFolder]:
         names = [path.name for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
         return [GuestFolder(self._folder, name) for name in sorted(names)]
-
-    def _take_uid(self) -> int:
-        base, count = self._host.guest_uid_base, self._host.guest_uid_count
-        for step in range(count):
-            uid = base + (self._next_uid + step) % count
-            if uid not in self._uids:
-                self._next_uid = (uid - base + 1) % count
-                self._uids.add(uid)
-                return uid
-        raise HypervisorError(f"all {count} user ids for guests are taken; raise host.guest_uid_count")
 
     @contextlib.asynccontextmanager
     async def _locked(self, server_id: str, *, make: bool = False) -> AsyncIterator[_Slot | None]:
@@ -394,23 +383,3 @@ class Qemu:
                 await self.trim_logs()
             except OSError as error:
                 log.warning("guests' logs cannot be cut", error=str(error))
-
-    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
-        return task
-
-    async def _settle(self, work: Coroutine[Any, Any, None] | asyncio.Future[None]) -> None:
-        """Wait for work that must not be left half done; a cancellation is raised after it."""
-        task = work if isinstance(work, asyncio.Future) else self._own(work)
-        cancelled = False
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError:
-                cancelled = True
-        if cancelled:
-            task.exception()
-            raise asyncio.CancelledError
-        task.result()

@@ -537,6 +537,23 @@ async def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
         await hypervisor.close()
 
 
+async def test_guests_can_be_ended_without_a_start(harness: QemuHarness, hypervisor: Qemu) -> None:
+    one, two = guest(), guest()
+    for spec in (one, two):
+        await hypervisor.create(spec, 1, Images(), {})
+    await hypervisor.close()
+    ender = harness.make()
+    try:
+        assert len(await ender.found()) == 2
+        await ender.stop(one.server_id, hard=True)
+        await ender.destroy(two.server_id)
+        assert processes_of([one.server_id, two.server_id]) == {}
+        assert harness.leftovers() == [one.server_id]
+        await ender.destroy(one.server_id)
+    finally:
+        await ender.close()
+
+
 async def test_a_missing_emulator_is_one_clear_line(tmp_path: Path) -> None:
     hypervisor = QemuHarness(tmp_path, guest_emulator="qemu-system-nothing").make()
     with pytest.raises(StartupError, match="qemu-system-nothing is not installed"):
