@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from pileus.errors import Unauthorized
 from pileus.identity.grants import NO_ACCESS, REFUSED, Grant, Ref, find_scope, login, resolve
+from pileus.identity.service import Identity
 from pileus.identity.tokens import METHODS, Claims, ScopeKind, new_audit_id
 from pileus.store import Tx
 from pileus.store.sql import Row
-
-if TYPE_CHECKING:
-    from pileus.identity.service import Identity
 
 
 @dataclass(frozen=True)
