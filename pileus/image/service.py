@@ -74,7 +74,11 @@ class Images:
         mark = uuid.uuid4().hex
         try:
             image = await self._whole(self.store.write(upload.begin, context, image_id, mark))
-            part = self.files.part(image_id, mark)
+        except asyncio.CancelledError:
+            await self._whole(self._abandon(image_id, mark))
+            raise
+        part = self.files.part(image_id, mark)
+        try:
             received = await self.files.receive(part, chunks, self._settings.max_size)
             if size is not None and received.size != size:
                 raise BadRequest(f"{size} bytes were announced, {received.size} came: upload it again.")
@@ -94,14 +98,16 @@ class Images:
             await self.files.keep(self.files.part(image_id, mark), image_id)
             await self.store.write(upload.finish, image_id, mark, received, virtual_size)
         except Exception:
-            await self._abandon(image_id, mark)
+            await self._abandon(image_id, mark, placed=True)
             raise
 
-    async def _abandon(self, image_id: str, mark: str) -> None:
+    async def _abandon(self, image_id: str, mark: str, *, placed: bool = False) -> None:
         """The image stays `saving`, owned by no upload, until the files are gone: so no other upload's file is removed."""
         await self.files.remove(self.files.part(image_id, mark))
-        if await self.store.write(upload.disown, image_id, mark):
+        whose = await self.store.write(upload.disown, image_id, mark)
+        if placed and whose != "not ours":
             await self.files.remove(self.files.path(image_id))
+        if whose == "ours":
             await self.store.write(upload.requeue, image_id)
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:

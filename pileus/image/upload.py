@@ -6,6 +6,7 @@ While an image is `saving`, its `upload` names the one upload that may finish it
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from sqlalchemy import select, update
 
@@ -49,15 +50,15 @@ def finish(tx: Tx, image_id: str, upload: str, received: Received, virtual_size:
         raise Gone(f"Image {image_id} was deleted during its upload; what came was thrown away.")
 
 
-def disown(tx: Tx, image_id: str, upload: str) -> bool:
-    """Before the file of a failed upload is removed: may it be? Only where the image is gone, or this upload's alone."""
+def disown(tx: Tx, image_id: str, upload: str) -> Literal["ours", "gone", "not ours"]:
+    """Before what a failed upload left is removed: whose is the image? If this upload's, it is nobody's after this."""
     found = first(tx, select(images.c.status, images.c.upload).where(images.c.id == image_id))
     if found is None:
-        return True
+        return "gone"
     if found != {"status": "saving", "upload": upload}:
-        return False
+        return "not ours"
     tx.execute(update(images).where(images.c.id == image_id).values(upload=None))
-    return True
+    return "ours"
 
 
 def requeue(tx: Tx, image_id: str) -> None:

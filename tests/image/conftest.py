@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pileus.context import Context
+from pileus.errors import Unauthorized
+from pileus.http.face import Face, Limits
+from pileus.image.api.face import face
 from pileus.image.service import Images
 from pileus.settings import Image, Settings
 from pileus.store.sqlite import SqliteStore
@@ -41,3 +46,30 @@ def qcow2(size: int, *, backing: str = "", data_file: bool = False) -> bytes:
     )
     header += struct.pack(">QQQII", 4 if data_file else 0, 0, 0, 4, 104)
     return (header.ljust(512, b"\0") + name).ljust(4 * 65536, b"\0")
+
+
+CALLERS = {"owner": OWNER, "other": OTHER, "admin": ADMIN, "reader": replace(OWNER, roles=frozenset({"reader"}))}
+
+
+async def authenticate(token: str) -> Context:
+    """A token is the caller's name."""
+    if token not in CALLERS:
+        raise Unauthorized("The token is unknown or has expired.")
+    return CALLERS[token]
+
+
+@pytest.fixture
+def app(images: Images) -> Face[Images]:
+    return face(images, authenticate, "http://pileus/identity", "http://pileus", Limits(max_limit=50))
+
+
+@pytest.fixture
+async def client(app: Face[Images]) -> AsyncIterator[httpx.AsyncClient]:
+    """Calls as the owner, unless a test says otherwise."""
+    headers = {"X-Auth-Token": "owner", "Accept": "application/json"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pileus", headers=headers) as session:
+        yield session
+
+
+def by(caller: str) -> dict[str, str]:
+    return {"X-Auth-Token": caller}
