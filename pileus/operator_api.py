@@ -196,7 +196,7 @@ def _values(told: settings.Settings) -> dict[str, Any]:
 
 ROUTES: list[Route[Compute]] = [
     Route("GET", "/v1/status", show_status, "admin"),
-    Route("GET", "/v1/servers/{ref}/timeline", show_timeline, "reader"),
+    Route("GET", "/v1/servers/{ref:path}/timeline", show_timeline, "reader"),
 ]
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
+
 from pileus.cli.statefolder import DHCP, GUESTS, SWITCH, running_pid
 from pileus.errors import StartupError
 from pileus.settings import Settings
 
 GUESTS_AT_ONCE = 16
+POWER_OFF = 10.0
+"""Most seconds that guests have to power off by themselves; somebody waits at a terminal."""
 
 
 def teardown(settings: Settings) -> list[str]:
@@ -28,7 +32,9 @@ async def _end_guests(settings: Settings, folder: Path) -> list[str]:
     """Power guests off; their disks stay."""
     from pileus.host.hypervisor.qemu import Qemu
 
-    hypervisor = Qemu(folder, settings.host, settings.compute, proof_guest=lambda: None)
+    patience = min(settings.compute.shutdown_timeout, POWER_OFF)
+    compute = msgspec.structs.replace(settings.compute, shutdown_timeout=patience)
+    hypervisor = Qemu(folder, settings.host, compute, proof_guest=lambda: None)
     try:
         running = [guest for guest in await hypervisor.found() if guest.power not in ("stopped", "crashed", "absent")]
         turns = asyncio.Semaphore(GUESTS_AT_ONCE)
