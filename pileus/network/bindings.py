@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import case, null, or_, select, update
+from sqlalchemy import bindparam, case, null, or_, select, update
 
 from pileus.errors import Conflict
 from pileus.network import outbox, readiness
@@ -13,6 +13,13 @@ from pileus.network.readiness import Event, State
 from pileus.network.tables import agents, networks
 from pileus.store import Tx
 from pileus.store.sql import Row, rows
+
+_OCCUPY = (
+    update(networks)
+    .where(networks.c.id == bindparam("network"), or_(networks.c.host.is_(None), networks.c.host == bindparam("on")))
+    .values(host=bindparam("on"), bound=networks.c.bound + 1)
+)
+"""Built once: it is on the path of every boot."""
 
 
 def state(port: Row) -> State:
@@ -45,9 +52,7 @@ def move(tx: Tx, config: Config, port: Row, network: Row, host: str) -> None:
 def occupy(tx: Tx, network: Row, host: str) -> None:
     """One more port of the network is bound on the host. Raises Conflict where the network cannot be there."""
     if network["type"] == "local":
-        here = or_(networks.c.host.is_(None), networks.c.host == host)
-        one_more = update(networks).where(networks.c.id == network["id"], here).values(host=host, bound=networks.c.bound + 1)
-        if tx.execute(one_more).rowcount != 1:
+        if tx.execute(_OCCUPY, {"network": network["id"], "on": host}).rowcount != 1:
             raise Conflict(
                 f"Network {network['id']} is of type local and lives on another host than {host}: "
                 "use the host that it lives on, or a vlan network",

@@ -1,7 +1,9 @@
 """A network's DHCP port: one port with an address in each subnet that has DHCP.
 
-Every host's DHCP server uses these same addresses. That is right because a server answers only the guests of its own host and
-hosts let no DHCP traffic of it out: no two of them ever meet, and a network uses one address a subnet however many hosts it has.
+Every host's DHCP server uses these same addresses, so a network spends one address a subnet however many hosts it has, and a
+guest that moves keeps its server. A server answers only the guests of its own host (its entries are those of that host's ports),
+hence two of them never offer the same lease. What the switch owes to this: on a network that reaches several hosts, packets of
+the DHCP device stay off the uplink, or two hosts would answer ARP for one address.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from pileus.store.sql import Row, first
 
 DHCP = "network:dhcp"
 LEAST_MTU, MOST_MTU = 68, 9216
-WIRED_BY = frozenset({"admin_state_up"})
+WIRED_BY = frozenset({"admin_state_up", "mtu"})
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Integer, String, Update, and_, bindparam, delete, func, or_, select, update
 
 from pileus.errors import QuotaExceeded
 from pileus.network.config import Config
@@ -13,6 +13,19 @@ from pileus.store import Tx
 from pileus.store.sql import insert_new, rows, upsert
 
 RESOURCES = ("network", "port", "subnet")
+
+
+def _use() -> Update:
+    """Count `amount` more where the limit allows it. Built once: it is on the path of every boot."""
+    project, resource = bindparam("project", type_=String), bindparam("of", type_=String)
+    own = select(quota_limits.c.limit).where(quota_limits.c.project_id == project, quota_limits.c.resource == resource)
+    limit = func.coalesce(own.scalar_subquery(), bindparam("default", type_=Integer))
+    more = quota_usage.c.used + bindparam("amount", type_=Integer)
+    mine = and_(quota_usage.c.project_id == project, quota_usage.c.resource == resource)
+    return update(quota_usage).where(mine, or_(limit < 0, more <= limit)).values(used=more)
+
+
+_USE = _use()
 
 
 def defaults(config: Config) -> dict[str, int]:
@@ -48,14 +61,11 @@ def reset(tx: Tx, project_id: str) -> None:
 
 def use(tx: Tx, config: Config, project_id: str, resource: str, amount: int = 1) -> None:
     """Count `amount` more. Raises QuotaExceeded."""
-    own = select(quota_limits.c.limit).where(quota_limits.c.project_id == project_id, quota_limits.c.resource == resource).scalar_subquery()
-    limit = func.coalesce(own, defaults(config)[resource])
-    mine = _counter(project_id, resource)
-    more = update(quota_usage).where(mine, or_(limit < 0, quota_usage.c.used + amount <= limit)).values(used=quota_usage.c.used + amount)
-    if tx.execute(more).rowcount == 1:
+    values = {"project": project_id, "of": resource, "amount": amount, "default": defaults(config)[resource]}
+    if tx.execute(_USE, values).rowcount == 1:
         return
     insert_new(tx, quota_usage, {"project_id": project_id, "resource": resource, "used": 0})
-    if tx.execute(more).rowcount != 1:
+    if tx.execute(_USE, values).rowcount != 1:
         raise exceeded(resource)
 
 

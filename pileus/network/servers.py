@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, null, or_, select, update
+from sqlalchemy import and_, bindparam, null, or_, select, update
 
 from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress, ServerPort
 from pileus.context import Context
@@ -26,6 +26,7 @@ from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
 
 _PATTERN = re.compile(r"(\^?)((?:\\[.:]|[0-9a-fA-F:]|\.\*|\.)*)(\$?)")
+_PORTS = select(table).where(table.c.server_id == bindparam("server")).order_by(table.c.nic_index)
 MOST_PATTERN = 64
 MOST_WILDCARDS = 3
 
@@ -91,8 +92,9 @@ def allocate(tx: Tx, config: Config, context: Context, boot: Boot, nics: Sequenc
     given = {nic.port_id: visible.port(tx, context, nic.port_id) for nic in nics if nic.port_id}
     network_ids = {nic.network_id for nic in nics if nic.network_id and not nic.port_id}
     network_ids |= {port["network_id"] for port in [*known.values(), *given.values()]}
-    found = rows(tx, select(networks).where(networks.c.id.in_(sorted(network_ids)), _usable(context, known.values())))
-    by_id = {network["id"]: network for network in found}
+    held = {port["network_id"] for port in known.values()}
+    found = visible.networks_by_id(tx, network_ids)
+    by_id = {key: network for key, network in found.items() if key in held or visible.is_seen(context, network)}
     subnets = visible.subnets_of(tx, network_ids)
     wired: list[PortWiring] = []
     for index, nic in enumerate(nics):
@@ -224,14 +226,8 @@ def _check_wish(context: Context, network: Row, nic: RequestedNic) -> None:
         raise Forbidden("On another project's network only that project or an admin may choose an address.")
 
 
-def _usable(context: Context, known: Collection[Row]) -> ColumnElement[bool]:
-    """What the caller sees, and where the server has ports already."""
-    return or_(visible.of_networks(context), networks.c.id.in_(sorted({port["network_id"] for port in known})))
-
-
 def _of_server(tx: Tx, server_id: str) -> list[Row]:
-    mine = rows(tx, select(table).where(table.c.server_id == server_id).order_by(table.c.nic_index))
-    return visible.with_addresses(tx, mine)
+    return visible.with_addresses(tx, [dict(row) for row in tx.execute(_PORTS, {"server": server_id}).mappings()])
 
 
 def _new(context: Context, boot: Boot, index: int, nic: RequestedNic) -> ports.NewPort:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, or_, select, true
+from sqlalchemy import BindParameter, ColumnElement, bindparam, false, or_, select, true
 
 from pileus.context import Context
 from pileus.errors import NotFound
@@ -13,11 +13,22 @@ from pileus.network.tables import allocations, networks, ports, subnets
 from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
 
+# Built once: they are on the path of every boot.
+_IDS: BindParameter[str] = bindparam("ids", expanding=True)
+_NETWORKS = select(networks).where(networks.c.id.in_(_IDS))
+_SUBNETS = select(subnets).where(subnets.c.network_id.in_(_IDS)).order_by(subnets.c.created_at, subnets.c.id)
+_ADDRESSES = select(allocations).where(allocations.c.port_id.in_(_IDS)).order_by(allocations.c.position)
+
 
 def of_networks(context: Context) -> ColumnElement[bool]:
     if context.is_admin:
         return true()
     return or_(networks.c.shared == true(), _own(networks.c.project_id, context))
+
+
+def is_seen(context: Context, network: Row) -> bool:
+    """The same of one network."""
+    return bool(network["shared"]) or context.sees(network["project_id"])
 
 
 def of_subnets(context: Context) -> ColumnElement[bool]:
@@ -61,9 +72,8 @@ def with_addresses(tx: Tx, found: list[Row]) -> list[Row]:
     """The ports with `fixed_ips`: their allocations in the order they were asked for."""
     by_port: dict[str, list[Row]] = {row["id"]: [] for row in found}
     if by_port:
-        mine = select(allocations).where(allocations.c.port_id.in_(list(by_port)))
-        for row in rows(tx, mine.order_by(allocations.c.position)):
-            by_port[row["port_id"]].append(row)
+        for address in tx.execute(_ADDRESSES, {"ids": list(by_port)}).mappings():
+            by_port[address["port_id"]].append(dict(address))
     for row in found:
         row["fixed_ips"] = by_port[row["id"]]
     return found
@@ -71,16 +81,15 @@ def with_addresses(tx: Tx, found: list[Row]) -> list[Row]:
 
 def networks_by_id(tx: Tx, ids: Collection[str]) -> dict[str, Row]:
     """Whoever's they are."""
-    return {row["id"]: row for row in rows(tx, select(networks).where(networks.c.id.in_(sorted(ids))))} if ids else {}
+    return {row["id"]: dict(row) for row in tx.execute(_NETWORKS, {"ids": sorted(ids)}).mappings()} if ids else {}
 
 
 def subnets_of(tx: Tx, network_ids: Collection[str]) -> dict[str, list[Row]]:
     """All subnets of these networks, the oldest first."""
     by_network: dict[str, list[Row]] = {network_id: [] for network_id in network_ids}
     if by_network:
-        mine = select(subnets).where(subnets.c.network_id.in_(sorted(by_network)))
-        for row in rows(tx, mine.order_by(subnets.c.created_at, subnets.c.id)):
-            by_network[row["network_id"]].append(row)
+        for row in tx.execute(_SUBNETS, {"ids": sorted(by_network)}).mappings():
+            by_network[row["network_id"]].append(dict(row))
     return by_network
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from pileus.bus.inprocess import InProcessBus
+from pileus.clients.network import RequestedNic
 from pileus.messages import HostFacts, PortsChanged, ports_subject
 from pileus.network import agents
 from pileus.network.api import extensions
 from pileus.network.service import Network
-from tests.network.conftest import Client
+from tests.network.conftest import ADMIN, Client
 
 NETS, SUBNETS, PORTS = "/v2.0/networks", "/v2.0/subnets", "/v2.0/ports"
 
@@ -600,3 +601,16 @@ async def test_hosts_are_told_of_changes(client: Client, network: Network, bus: 
     (change,) = await told(f"{NETS}/{net['id']}", {"network": {"admin_state_up": False}})
     assert change.ports[0].admin_up is False
     assert await told(f"{NETS}/{net['id']}", {"network": {"description": "x"}}) == []
+
+
+async def test_a_servers_port_is_the_servers(client: Client, network: Network) -> None:
+    net, _ = await client.network()
+    wired = (await network.client.allocate(ADMIN, "s1", [RequestedNic(net["id"])], host="h1", key="k", hostname="x", zone="nova"))[0]
+    path = f"{PORTS}/{wired.port_id}"
+    for change in ({"device_id": ""}, {"device_owner": "x"}, {"binding:host_id": "h2"}, {"mac_address": "02:00:00:00:00:01"}):
+        await client.refused("PUT", path, {"port": change}, status=409, kind="PortInUse")
+    await client.refused("DELETE", path, status=409, kind="PortInUse")
+    await client.refused("DELETE", f"{NETS}/{net['id']}", status=409, kind="NetworkInUse")
+    shown = (await client.put(path, {"port": {"name": "eth0", "device_id": "s1"}}))["port"]
+    assert (shown["name"], shown["device_owner"], shown["binding:host_id"]) == ("eth0", "compute:nova", "h1")
+    assert [port["id"] for port in (await client.get(PORTS, device_id="s1"))["ports"]] == [wired.port_id]

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import select
 
@@ -15,6 +16,7 @@ from pileus.bus.inprocess import InProcessBus
 from pileus.clients.compute import Delivery, ExternalEvent
 from pileus.clients.network import RequestedNic
 from pileus.errors import Unavailable
+from pileus.http.face import Limits
 from pileus.messages import (
     DETAILS,
     HEARTBEAT,
@@ -28,12 +30,13 @@ from pileus.messages import (
     Taken,
 )
 from pileus.network import tables
+from pileus.network.api.face import face
 from pileus.network.service import Network
 from pileus.settings import Network as NetworkSettings
 from pileus.settings import Settings
 from pileus.store.sql import Row, rows
 from pileus.store.sqlite import SqliteStore
-from tests.network.conftest import ALICE
+from tests.network.conftest import ALICE, Client, authenticate
 from tests.network.test_servers import make_network
 
 
@@ -315,6 +318,32 @@ async def test_lost_doubled_and_late_messages_end_the_same(store: SqliteStore, c
     assert set(compute.told) == {("network-vif-plugged", "completed", port.port_id) for port in ports}
     await cloud.service.close()
     await bus.close()
+
+
+async def test_a_port_that_another_compute_uses(cloud: Cloud, compute: FakeCompute) -> None:
+    """Bound and deleted through the API, as a Nova of its own does: it is told of the end of what was wired, and of the deletion."""
+    app = face(cloud.service, authenticate, "http://pileus/identity", "http://pileus", Limits())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pileus") as session:
+        client = Client(session)
+        network, _ = await client.network()
+        made = await client.port(network, device_id="s9", device_owner="compute:nova", **{"binding:host_id": "h1"})
+        path, port_id = f"/v2.0/ports/{made['id']}", made["id"]
+        wired = DeviceLevels("h1", [PortLevel(port_id, "h1", 1, "wired")])
+        await cloud.bus.request(LEVELS, wired, Taken, timeout=5)
+        assert (await client.get(path))["port"]["status"] == "ACTIVE"
+        await drained(cloud)
+        await client.put(path, {"port": {"admin_state_up": False}})
+        assert (await client.get(path))["port"]["status"] == "DOWN"
+        await client.put(path, {"port": {"binding:host_id": ""}})
+        await drained(cloud)
+        await client.put(path, {"port": {"binding:host_id": "h2", "admin_state_up": True}})
+        await client.delete(path)
+        await drained(cloud)
+    assert [name for name, _, tag in compute.told if tag == port_id] == [
+        "network-vif-plugged",
+        "network-vif-unplugged",
+        "network-vif-deleted",
+    ]
 
 
 async def test_with_the_local_signal_nothing_is_noted(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> None:

@@ -201,6 +201,8 @@ async def update(network: Network, call: Call) -> Reply:
         raise invalid("fixed_ips", "'None' is not a list")
     row, told = await network.store.write(_update, network.config, call.context, call.path["id"], values)
     await network.tell(told)
+    if "host" in values:
+        network.wake()
     return Reply(200, {"port": shape(row, call.context)})
 
 
