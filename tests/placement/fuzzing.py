@@ -52,7 +52,11 @@ class Fuzz:
                 content = self._body() if route.method not in ("GET", "DELETE") else b""
                 kind = self._choose("application/json", "application/json", "application/octet-stream", self.media)
                 answer = await client.request(
-                    route.method, path or "/", params=httpx.QueryParams(tuple(query)), content=content, headers={**headers, "Content-Type": kind}
+                    route.method,
+                    path or "/",
+                    params=httpx.QueryParams(tuple(query)),
+                    content=content,
+                    headers={**headers, "Content-Type": kind},
                 )
                 assert answer.status_code < 500, (route.method, path, query, headers, content, answer.text)
 
