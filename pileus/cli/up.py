@@ -96,4 +96,5 @@ def log_to_stderr(level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what it logs, the driver raises in its own words
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
