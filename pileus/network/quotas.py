@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import ColumnElement, Integer, String, Update, and_, bindparam, delete, func, or_, select, update
 
-from pileus.errors import QuotaExceeded
+from pileus.errors import BadRequest, QuotaExceeded
 from pileus.network.config import Config
 from pileus.network.tables import quota_limits, quota_usage
 from pileus.store import Tx
@@ -52,6 +52,14 @@ def projects(tx: Tx) -> list[str]:
 def set_limits(tx: Tx, project_id: str, values: Mapping[str, int]) -> None:
     for resource, limit in values.items():
         upsert(tx, quota_limits, {"project_id": project_id, "resource": resource}, {"limit": limit})
+
+
+def check_room(tx: Tx, project_id: str, values: Mapping[str, int]) -> None:
+    """Raises BadRequest where a limit is below what the project uses."""
+    used = usage(tx, project_id)
+    below = [f"{resource}: {limit} is below {used[resource]} in use" for resource, limit in values.items() if 0 <= limit < used[resource]]
+    if below:
+        raise BadRequest(f"Quota limit is below current usage ({'; '.join(below)}): delete some, or leave check_limit out.")
 
 
 def reset(tx: Tx, project_id: str) -> None:

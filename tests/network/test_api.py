@@ -514,7 +514,11 @@ async def test_quotas(client: Client) -> None:
     assert [quota["project_id"] for quota in (await client.get("/v2.0/quotas"))["quotas"]] == ["p-alice"]
     for bad in ({"port": -2}, {"port": "many"}, {"router": 1}, {"port": 1 << 40}):
         await client.refused("PUT", mine, {"quota": bad}, status=400, kind="HTTPBadRequest")
-    await client.put(mine, {"quota": {"port": -1}})
+    low = {"quota": {"port": 1, "check_limit": True}}
+    assert "2 in use" in await client.refused("PUT", mine, low, status=400, kind="HTTPBadRequest")
+    await client.put(mine, {"quota": {"port": 1, "force": True}})
+    await client.refused("PUT", mine, {"quota": {"check_limit": True, "force": True}}, status=400, kind="HTTPBadRequest")
+    await client.put(mine, {"quota": {"port": -1, "check_limit": True}})
     await alice.port(network)
     await client.delete(mine)
     assert (await alice.get(mine))["quota"]["network"] == 100

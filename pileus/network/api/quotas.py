@@ -8,7 +8,7 @@ from pileus.errors import Forbidden
 from pileus.http.face import Call, Reply, Route
 from pileus.network import quotas
 from pileus.network.api import attributes
-from pileus.network.api.attributes import integer, invalid
+from pileus.network.api.attributes import boolean, integer, invalid
 from pileus.network.config import Config
 from pileus.network.service import Network
 from pileus.store import Tx
@@ -21,7 +21,11 @@ def _limit(name: str, value: Any) -> int:
     return limit
 
 
-ATTRIBUTES = tuple(attributes.Attribute(name, name, _limit) for name in quotas.RESOURCES)
+ATTRIBUTES = (
+    *(attributes.Attribute(name, name, _limit) for name in quotas.RESOURCES),
+    attributes.Attribute("check_limit", "check_limit", boolean),
+    attributes.Attribute("force", "force", boolean),
+)
 
 
 async def index(network: Network, call: Call) -> Reply:
@@ -48,7 +52,10 @@ async def details(network: Network, call: Call) -> Reply:
 async def update(network: Network, call: Call) -> Reply:
     body = await attributes.body(call, "quota")
     values = attributes.convert(body, ATTRIBUTES, call.context, create=False, singular="quota")
-    limits = await network.store.write(_update, network.config, call.path["project_id"], values)
+    check = values.pop("check_limit", False)
+    if values.pop("force", False) and check:
+        raise attributes.bad("force and check_limit mean the opposite of one another: give one")
+    limits = await network.store.write(_update, network.config, call.path["project_id"], values, check)
     return Reply(200, {"quota": limits | {"project_id": call.path["project_id"]}})
 
 
@@ -74,7 +81,9 @@ def _details(tx: Tx, config: Config, project_id: str) -> tuple[dict[str, int], d
     return quotas.limits(tx, config, project_id), quotas.usage(tx, project_id)
 
 
-def _update(tx: Tx, config: Config, project_id: str, values: dict[str, int]) -> dict[str, int]:
+def _update(tx: Tx, config: Config, project_id: str, values: dict[str, int], check: bool) -> dict[str, int]:
+    if check:
+        quotas.check_room(tx, project_id, values)
     quotas.set_limits(tx, project_id, values)
     return quotas.limits(tx, config, project_id)
 
