@@ -17,6 +17,10 @@ class BridgeError(Exception):
     """The bridge refused a change, or did not answer. One line."""
 
 
+class BridgeLost(BridgeError):
+    """The connection ended; nothing is known of what was under way."""
+
+
 class Bridge(asyncio.Protocol):
     """What is sent in one order arrives in that order: two bundles never overtake one another.
 
@@ -52,14 +56,18 @@ class Bridge(asyncio.Protocol):
                 raise
         return bridge
 
+    @property
+    def alive(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
     def bundle(self, changes: Sequence[Message]) -> asyncio.Future[None]:
         """Send changes as one atomic bundle, at once; the future ends when they are in force, or with BridgeError.
 
         Not a coroutine, so that whoever decides on changes sends them in the order of deciding.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._transport is None or self._transport.is_closing():
-            done.set_exception(BridgeError("the bridge's OpenFlow connection is down"))
+        if self._transport is None or not self.alive:
+            done.set_exception(BridgeLost("the bridge's OpenFlow connection is down"))
             return done
         number = next(self._bundles)
         bundle = _Bundle(done)
@@ -120,7 +128,7 @@ class Bridge(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        lost = BridgeError("the bridge's OpenFlow connection was lost")
+        lost = BridgeLost("the bridge's OpenFlow connection was lost")
         waiting: list[asyncio.Future[None] | asyncio.Future[list[FoundFlow]]] = [self._greeted, *self._barriers.values()]
         waiting += [bundle.done for bundle in self._commits.values()]
         waiting += [answer for answer, _ in self._questions.values()]
@@ -193,8 +201,8 @@ class Bridge(asyncio.Protocol):
             bundle.done.set_result(None)
 
     def _send(self, data: bytes) -> None:
-        if self._transport is None or self._transport.is_closing():
-            raise BridgeError("the bridge's OpenFlow connection is down")
+        if self._transport is None or not self.alive:
+            raise BridgeLost("the bridge's OpenFlow connection is down")
         self._transport.write(data)
 
 

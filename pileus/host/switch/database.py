@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pileus.host.switch import SwitchError, rows
-from pileus.host.switch.ovsdb import Change, Ovsdb, OvsdbError
+from pileus.host.switch.ovsdb import Change, Ovsdb, OvsdbError, OvsdbLost
 from pileus.host.switch.rows import Operation, Plugged
+from pileus.host.switch.sockets import SwitchGone
 
 FIRST_TAG, LAST_TAG = 1, 4094
 _APPLY_LIMIT = 10.0
@@ -199,6 +200,8 @@ class Database:
     async def _transact(self, operations: list[Operation]) -> list[Any]:
         try:
             return await self._ovsdb.transact(operations)
+        except OvsdbLost as error:
+            raise SwitchGone(str(error)) from None
         except OvsdbError as error:
             raise SwitchError(f"the switch's database refused: {error}") from None
         except TimeoutError:
@@ -221,13 +224,14 @@ class Database:
         try:
             await self._transact([op for number, request in enumerate(batch) for op in request.make(number)])
         except SwitchError as error:
-            if len(batch) > 1:
+            if len(batch) > 1 and not isinstance(error, SwitchGone):
                 # One bad request must not spoil its neighbours'.
                 for request in batch:
                     await self._write_batch([request])
                 return
-            if not batch[0].done.done():
-                batch[0].done.set_exception(error)
+            for request in batch:
+                if not request.done.done():
+                    request.done.set_exception(type(error)(str(error)))
         except asyncio.CancelledError:
             for request in batch:
                 request.done.cancel()

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -26,12 +27,17 @@ from pileus.host.switch.database import Database
 from pileus.host.switch.flows import DHCP_KIND, PORT_KIND, cookie
 from pileus.host.switch.pipeline import Pipeline, Uplink
 from pileus.host.switch.rows import Plugged
+from pileus.host.switch.sockets import SwitchGone
 from pileus.host.switch.watching import Watches
 from pileus.messages import PortWiring
 
 _CONNECT_LIMIT = 10.0
-_BACK_LIMIT = 15.0
-_RETRY = 0.2
+_BACK_LIMIT = 30.0
+_TRIES = 5
+_RETRY = 0.02
+_PAUSE = 0.2
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -72,7 +78,6 @@ class OpenVSwitch:
         except SwitchError as error:
             raise StartupError(f"Open vSwitch: {error}") from None
         try:
-            await self._make_bridges()
             await self._establish()
             await self._drop_strangers()
         except (SwitchError, BridgeError, OSError, TimeoutError) as error:
@@ -111,21 +116,31 @@ class OpenVSwitch:
 
     async def _establish(self) -> bool:
         """Connect to the bridges and learn what is wired; True when the tables had to be laid anew."""
-        await self._pipeline.connect(self._run_folder, self._bridge, self._physical_bridges(), limit=_CONNECT_LIMIT)
-        if await self._pipeline.read():
+        if self._pipeline.connected:
             self._up.set()
             return False
-        # Only now, with the bridge configured in full, port numbers mean what the database says.
-        await self._database.apply()
-        await self._pipeline.reset()
+        # When this returns the bridges are configured in full: port numbers mean what the database says.
+        await self._make_bridges()
+        try:
+            await self._pipeline.connect(self._run_folder, self._bridge, self._physical_bridges(), limit=_CONNECT_LIMIT)
+            lost = not await self._pipeline.read()
+            if lost:
+                await self._pipeline.reset()
+        except BaseException:
+            self._pipeline.close()
+            raise
         self._up.set()
+        if lost:
+            await self._put_dhcp_devices_back()
+        return lost
+
+    async def _put_dhcp_devices_back(self) -> None:
         for device in list(self._database.plugged.values()):
             if device.namespace:
                 try:
                     await self._place_dhcp_device(device)
                 except SwitchError as error:
                     _log.warning("DHCP device is not back", network=device.network_id, cause=str(error))
-        return True
 
     def _lost(self) -> None:
         self._up.clear()
@@ -142,7 +157,7 @@ class OpenVSwitch:
                 reset = await self._establish()
             except (StartupError, SwitchError, BridgeError, OSError, TimeoutError) as error:
                 _log.warning("switch is not back yet", cause=str(error))
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(_PAUSE)
                 self._trouble.set()
                 continue
             _log.info("switch is back", tables_lost=reset)
@@ -158,11 +173,17 @@ class OpenVSwitch:
         if self._own:
             await self._namespace.run(_delete_stray_taps, {plugged.name for plugged in standing})
 
-    async def _ready(self) -> None:
-        try:
-            await asyncio.wait_for(self._up.wait(), _BACK_LIMIT)
-        except TimeoutError:
-            raise SwitchError(f"Open vSwitch has not been there for {_BACK_LIMIT:.0f} s") from None
+    async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something that needs the switch; where that goes away meanwhile, wait until it is back, and do it again."""
+        with contextlib.suppress(TimeoutError):
+            for _ in range(_TRIES):
+                await asyncio.wait_for(self._up.wait(), _BACK_LIMIT)
+                try:
+                    return await work()
+                except SwitchGone:
+                    # Whoever noticed it tells the supervisor, a moment later at most.
+                    await asyncio.sleep(_RETRY)
+        raise SwitchError(f"Open vSwitch was not there for {_BACK_LIMIT:.0f} s, or went away again and again")
 
     # --- Ports
 
@@ -178,7 +199,9 @@ class OpenVSwitch:
             raise
 
     async def plug(self, port: PortWiring) -> None:
-        await self._ready()
+        await self._persist(lambda: self._plug(port))
+
+    async def _plug(self, port: PortWiring) -> None:
         name = tap_name(port.port_id)
         index = await self._namespace.run(privileged.link_index, name)
         standing = self._database.plugged.get(name)
@@ -190,27 +213,25 @@ class OpenVSwitch:
         await self._database.add_port(name, port.network_id, lambda tag: rows.port_notes(port, index, self._bridge, tag))
 
     async def wire(self, port: PortWiring) -> None:
-        await self._ready()
+        await self._persist(lambda: self._wire(port))
+
+    async def _wire(self, port: PortWiring) -> None:
         plugged = self._database.plugged.get(tap_name(port.port_id))
         if plugged is None or plugged.ofport <= 0:
             raise SwitchError(f"port {port.port_id} is not plugged here")
         await self._pipeline.wire(port, plugged.ofport, plugged.tag, self._uplink(port))
 
     async def unplug(self, port_ids: Sequence[str]) -> None:
-        await self._ready()
         names = [tap_name(port_id) for port_id in port_ids]
-        await self._remove(names, [cookie(PORT_KIND, port_id) for port_id in port_ids])
+        cookies = [cookie(PORT_KIND, port_id) for port_id in port_ids]
+        await self._persist(lambda: self._remove(names, cookies))
         try:
             await self._namespace.run(privileged.delete_links, names)
         except OSError as error:
             raise SwitchError(f"TAPs cannot be removed: {error.strerror or error}") from None
 
     async def ports(self) -> list[SwitchPort]:
-        await self._ready()
-        try:
-            await self._pipeline.read()
-        except (BridgeError, TimeoutError) as error:
-            raise SwitchError(f"the switch does not tell its flows: {error}") from None
+        await self._persist(self._pipeline.refresh)
         return self._ports()
 
     def watch(self) -> AsyncIterator[SwitchPort]:
@@ -258,26 +279,37 @@ class OpenVSwitch:
     # --- DHCP
 
     async def dhcp_device(self, network_id: str, namespace: str, mac: str, mtu: int) -> str:
-        await self._ready()
         name = _dhcp_name(network_id)
-        plugged = await self._database.add_port(
-            name,
-            network_id,
-            lambda tag: rows.dhcp_notes(network_id, mac, mtu, namespace, self._bridge, tag),
-            kind="internal",
-        )
-        await self._place_dhcp_device(plugged)
+
+        async def make() -> None:
+            def notes(tag: int) -> dict[str, str]:
+                return rows.dhcp_notes(network_id, mac, mtu, namespace, self._bridge, tag)
+
+            await self._place_dhcp_device(await self._database.add_port(name, network_id, notes, kind="internal"))
+
+        await self._persist(make)
         return name
 
     async def remove_dhcp_device(self, network_id: str, namespace: str) -> None:
-        await self._ready()
-        await self._remove([_dhcp_name(network_id)], [cookie(DHCP_KIND, network_id)])
+        name = _dhcp_name(network_id)
+        await self._persist(lambda: self._remove([name], [cookie(DHCP_KIND, network_id)]))
+        there = Namespace(namespace)
+        try:
+            # One that a killed switch left there; without a namespace there is none.
+            with contextlib.suppress(FileNotFoundError):
+                await there.run(privileged.delete_links, [name])
+        except OSError as error:
+            raise SwitchError(f"DHCP device {name} in namespace {namespace}: {error.strerror or error}") from None
+        finally:
+            there.close()
 
     async def _place_dhcp_device(self, device: Plugged) -> None:
         """Into its namespace (the switch makes it in its own), with MAC and MTU, up; and its flows."""
         there = Namespace(device.namespace)
         try:
-            if not await there.run(privileged.link_exists, device.name):
+            if await self._namespace.run(privileged.link_exists, device.name):
+                # Fresh from the switch. One of that name in there is what a killed switch has left.
+                await there.run(privileged.delete_links, [device.name])
                 await self._namespace.run(privileged.move_link, device.name, device.namespace, mac=device.mac, mtu=device.mtu or None)
             await there.run(netlink.set_link, device.name, mac=device.mac, mtu=device.mtu or None, up=True)
         except OSError as error:

@@ -34,6 +34,10 @@ class OvsdbError(Exception):
     """A transaction was refused, or the database did not answer. One line."""
 
 
+class OvsdbLost(OvsdbError):
+    """The connection ended; nothing is known of what was under way."""
+
+
 class Ovsdb:
     """A connection that is made again for ever. After each (re)connect the whole of the watched tables is compared with what was
     known, so that `on_changes` hears of everything once, whatever happened meanwhile; `on_connected` is called after it."""
@@ -86,7 +90,7 @@ class Ovsdb:
             await self._up.wait()
             line = self._line
             if line is None:
-                raise OvsdbError("the switch's database connection was lost")
+                raise OvsdbLost("the switch's database connection was lost")
             results: list[Any] = await line.call("transact", [_DATABASE, *operations])
         for result in results:
             if isinstance(result, dict) and "error" in result:
@@ -98,7 +102,7 @@ class Ovsdb:
         while True:
             try:
                 async with asyncio.timeout(_CONNECT_LIMIT):
-                    line = await _Line.connect(self._path, self._update)
+                    line = await _Line.connect(self._path, self._update, self._down)
             except (OSError, TimeoutError):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RETRY_MOST)
@@ -116,11 +120,15 @@ class Ovsdb:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RETRY_MOST)
             finally:
-                was_up, self._line = self._line is not None, None
-                self._up.clear()
                 line.close()
-                if was_up:
-                    self._on_lost()
+                self._down(line)
+
+    def _down(self, line: _Line) -> None:
+        """At once when the connection ends, so that nobody is sent to it any more."""
+        if self._line is line:
+            self._line = None
+            self._up.clear()
+            self._on_lost()
 
     async def _probe(self, line: _Line) -> None:
         """Returns when the connection has ended; a peer that does not answer is taken for dead."""
@@ -213,19 +221,19 @@ def _value(value: Any) -> Any:
 class _Line(asyncio.Protocol):
     """One connection: requests, answers, notifications."""
 
-    def __init__(self, on_update: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, on_update: Callable[[Mapping[str, Any]], None], on_close: Callable[[_Line], None]) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._on_update = on_update
+        self._on_update, self._on_close = on_update, on_close
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._numbers = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Any]] = {}
 
     @classmethod
-    async def connect(cls, path: Path, on_update: Callable[[Mapping[str, Any]], None]) -> _Line:
+    async def connect(cls, path: Path, on_update: Callable[[Mapping[str, Any]], None], on_close: Callable[[_Line], None]) -> _Line:
         channel = await connect_unix(path)
         try:
-            _, line = await asyncio.get_running_loop().create_unix_connection(lambda: cls(on_update), sock=channel)
+            _, line = await asyncio.get_running_loop().create_unix_connection(lambda: cls(on_update, on_close), sock=channel)
         except BaseException:
             channel.close()
             raise
@@ -233,7 +241,7 @@ class _Line(asyncio.Protocol):
 
     async def call(self, method: str, params: list[Any]) -> Any:
         if self._transport is None or self._transport.is_closing():
-            raise OvsdbError("the switch's database connection was lost")
+            raise OvsdbLost("the switch's database connection was lost")
         number = next(self._numbers)
         self._calls[number] = answer = asyncio.get_running_loop().create_future()
         self._transport.write(msgspec.json.encode({"method": method, "params": params, "id": number}))
@@ -258,9 +266,10 @@ class _Line(asyncio.Protocol):
         self._transport = None
         for answer in self._calls.values():
             if not answer.done():
-                answer.set_exception(OvsdbError("the switch's database connection was lost"))
+                answer.set_exception(OvsdbLost("the switch's database connection was lost"))
         if not self.closed.done():
             self.closed.set_result(None)
+            self._on_close(self)
 
     def _receive(self, message: dict[str, Any]) -> None:
         method = message.get("method")

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pileus.host.switch import SwitchError, flows
-from pileus.host.switch.bridge import Bridge, BridgeError
+from pileus.host.switch.bridge import Bridge, BridgeError, BridgeLost
 from pileus.host.switch.flows import BASE_KIND, DHCP_KIND, NETWORK_KIND, PORT_KIND, UPLINK_KIND, Mark, cookie
 from pileus.host.switch.openflow import DeleteFlows, Message
 from pileus.host.switch.rows import Plugged
+from pileus.host.switch.sockets import SwitchGone
 from pileus.messages import PortWiring
 
 _BUNDLE_LIMIT = 10.0
@@ -48,13 +49,25 @@ class Pipeline:
         """Connect to the integration bridge and the physical ones. Raises OSError, TimeoutError, BridgeError."""
         self.close()
         self._main = main
-        for name in (main, *others):
-            self._bridges[name] = await Bridge.connect(folder / f"{name}.mgmt", self._on_close, limit=limit)
+        made: dict[str, Bridge] = {}
+        try:
+            for name in (*others, main):
+                made[name] = await Bridge.connect(folder / f"{name}.mgmt", self._on_close, limit=limit)
+        except BaseException:
+            for bridge in made.values():
+                bridge.close()
+            raise
+        self._bridges = made
+
+    @property
+    def connected(self) -> bool:
+        """Whether all connections stand."""
+        return bool(self._bridges) and all(bridge.alive for bridge in self._bridges.values())
 
     def close(self) -> None:
         for bridge in self._bridges.values():
             bridge.close()
-        self._bridges.clear()
+        self._bridges = {}
 
     async def read(self) -> bool:
         """Learn what is wired. False where our tables are not there (or another version of them): `reset`."""
@@ -64,6 +77,15 @@ class Pipeline:
         await self._drop_half_uplinks()
         base = [flow.cookie for flow in found if flows.kind_of(flow.cookie) == BASE_KIND]
         return base == [flows.base_cookie()]
+
+    async def refresh(self) -> None:
+        """Read again what is wired, now. Raises SwitchError."""
+        try:
+            await self.read()
+        except (BridgeLost, KeyError):
+            raise SwitchGone("the bridge's OpenFlow connection was lost") from None
+        except (BridgeError, TimeoutError) as error:
+            raise SwitchError(f"the switch does not tell its flows: {error}") from None
 
     async def _drop_half_uplinks(self) -> None:
         """An uplink counts only if the physical bridge has its half, too."""
@@ -182,8 +204,8 @@ class Pipeline:
             try:
                 await asyncio.wait_for(_all(send()), _BUNDLE_LIMIT)
                 return
-            except KeyError:
-                raise SwitchError("the switch is not there") from None
+            except (KeyError, BridgeLost):
+                raise SwitchGone("the bridge's OpenFlow connection was lost") from None
             except TimeoutError:
                 raise SwitchError(f"the switch did not answer within {_BUNDLE_LIMIT:.0f} s") from None
             except BridgeError as error:

@@ -142,5 +142,8 @@ class SimulatedSwitch:
 
     async def _take(self, seconds: float) -> None:
         if seconds:
-            spread = self._settings.jitter
-            await asyncio.sleep(seconds * self._random.uniform(1 - spread, 1 + spread))
+            await asyncio.sleep(self._latency(seconds))
+
+    def _latency(self, seconds: float) -> float:
+        spread = self._settings.jitter
+        return seconds * self._random.uniform(1 - spread, 1 + spread)

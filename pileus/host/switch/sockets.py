@@ -1,4 +1,4 @@
-"""Connecting to unix sockets whose path may be longer than a socket address can hold (108 bytes, unix(7))."""
+"""Connecting to the switch's unix sockets, whose path may be longer than a socket address can hold (108 bytes, unix(7))."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import os
 import socket
 from pathlib import Path
 
+from pileus.host.switch import SwitchError
+
 _LONGEST = 100
+
+
+class SwitchGone(SwitchError):
+    """The switch went away in the middle. Doing it again once it is back may help: every step is idempotent."""
 
 
 async def connect_unix(path: Path) -> socket.socket:

@@ -230,6 +230,11 @@ async def test_a_dhcp_device_is_put_back_when_the_switch_was_killed(ovs: OvsRig)
     await asyncio.wait_for(back.wait(), LIMIT)
     await ovs.switch.wire(port)
     await serve_one(namespace, device, a)
+    ovs.switch.on_reset = None
+    ovs.kill("ovs-vswitchd")
+    await ovs.switch.remove_dhcp_device(one, namespace)
+    _, text = await privileged.run_in_namespace(namespace, ["ip", "-brief", "link"], limit=LIMIT)
+    assert text.split()[0] == "lo" and len(text.splitlines()) == 1
 
 
 async def test_a_dhcp_device_has_its_mac_and_mtu(ovs: OvsRig) -> None:
@@ -316,6 +321,17 @@ async def test_flows_that_others_removed_are_not_believed_in(ovs: OvsRig) -> Non
     for again in (port, other):
         await ovs.switch.wire(again)
     assert await frames.pass_soon(a, b, arp(A, IP_A, IP_B)) == []
+
+
+async def test_a_bridge_that_somebody_removed_is_made_again(ovs: OvsRig) -> None:
+    await wired(ovs, wiring(1, network()))
+    back = asyncio.Event()
+    ovs.switch.on_reset = back.set
+    await ovs.switch._database.remove_bridge("br-int")
+    await asyncio.wait_for(back.wait(), LIMIT)
+    assert await ovs.switch.ports() == []
+    await wired(ovs, wiring(1, network()))
+    assert [port.wired for port in await ovs.switch.ports()] == [1]
 
 
 async def test_a_full_switch_says_so(ovs: OvsRig, monkeypatch: pytest.MonkeyPatch) -> None:
