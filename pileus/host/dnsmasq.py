@@ -248,35 +248,45 @@ class Dnsmasq:
         """Namespace, device, addresses and process, whatever of them is missing. Proves every entry. Raises DhcpError."""
         await self._end_process(server)
         namespace = privileged.Namespace(server.namespace)
+        since = server.log_end
         try:
             await asyncio.to_thread(privileged.create_namespace, server.namespace)
-            await self._make_device(server)
-            if await namespace.run(process.has_strange_address, server.device, server.facts):
-                await self._switch.remove_dhcp_device(server.network_id, server.namespace)
-                await self._make_device(server)
-            server.socket = await namespace.run(process.equip, server.device, server.facts)
-            config = self._config(server)
-            file = server.folder / f"{hashlib.sha256(config.encode()).hexdigest()[:16]}.conf"
-            await asyncio.to_thread(files.prepare, server, file, config)
-            since = server.log_end
-            await namespace.run(process.spawn, self._program, file)
-            self._hold(server, int(await asyncio.to_thread((server.folder / "pid").read_text)), config)
+            # dnsmasq looks for devices when a packet comes, so neither needs to wait for the other.
+            both = await asyncio.gather(
+                self._start_process(server, namespace), self._make_device(server, namespace), return_exceptions=True
+            )
+            for failure in both:
+                if failure is not None:
+                    raise failure
+            if not await process.proof(server, since, [f"read {server.epoch}\n"], server.pid):
+                raise DhcpError(f"dnsmasq did not become ready within {process.PROOF_LIMIT:.0f} s; see {server.log}")
         except (OSError, ValueError, SwitchError) as error:
-            process.let_go(server)
+            await self._end_process(server)
             raise DhcpError(str(error)) from error
         finally:
             namespace.close()
-        if not await process.proof(server, since, [f"read {server.epoch}\n"], server.pid):
-            await self._end_process(server)
-            raise DhcpError(f"dnsmasq did not become ready within {process.PROOF_LIMIT:.0f} s; see {server.log}")
         server.unproven.clear()
         server.stale = False
 
-    async def _make_device(self, server: Server) -> None:
-        server.device = await self._switch.dhcp_device(server.network_id, server.namespace, self._mac(server.network_id), server.facts.mtu)
+    async def _start_process(self, server: Server, namespace: privileged.Namespace) -> None:
+        config = self._config(server)
+        file = server.folder / f"{hashlib.sha256(config.encode()).hexdigest()[:16]}.conf"
+        await asyncio.to_thread(files.prepare, server, file, config)
+        await namespace.run(process.spawn, self._program, file)
+        self._hold(server, int(await asyncio.to_thread((server.folder / "pid").read_text)), config)
+
+    async def _make_device(self, server: Server, namespace: privileged.Namespace) -> None:
+        """The network's device in the namespace, with the addresses of its subnets and no other."""
+        where = (server.network_id, server.namespace)
+        mac, mtu = self._mac(server.network_id), server.facts.mtu
+        server.device = await self._switch.dhcp_device(*where, mac, mtu)
+        if await namespace.run(process.has_strange_address, server.device, server.facts):
+            await self._switch.remove_dhcp_device(*where)
+            server.device = await self._switch.dhcp_device(*where, mac, mtu)
+        server.socket = await namespace.run(process.equip, server.device, server.facts)
 
     def _config(self, server: Server) -> str:
-        return files.configuration(server.folder, server.device, server.facts.subnets.values(), server.facts.mtu, self._lease, self._user)
+        return files.configuration(server.folder, server.facts.subnets.values(), server.facts.mtu, self._lease, self._user)
 
     def _hold(self, server: Server, pid: int, config: str) -> None:
         server.pid, server.config = pid, config
@@ -292,7 +302,7 @@ class Dnsmasq:
                 config = await asyncio.to_thread(file.read_text)
                 if server.pid or not server.entries or not there:
                     raise ValueError("not wanted")
-                server.device = files.device_in(config)
+                server.device = await asyncio.to_thread(process.device_of, pid)
                 server.socket = await namespace.run(process.equip, server.device, server.facts)
                 self._hold(server, pid, config)
             except (OSError, ValueError):
@@ -331,6 +341,7 @@ class Dnsmasq:
     async def _end_process(self, server: Server) -> None:
         pid = server.pid
         if not pid:
+            process.let_go(server)
             return
         pidfd = os.dup(server.pidfd)
         process.let_go(server)

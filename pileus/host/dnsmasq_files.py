@@ -92,14 +92,13 @@ class Server:
         return entry
 
 
-def configuration(folder: Path, device: str, subnets: Iterable[SubnetWiring], mtu: int, lease: int, user: str) -> str:
+def configuration(folder: Path, subnets: Iterable[SubnetWiring], mtu: int, lease: int, user: str) -> str:
     """The text of dnsmasq.conf for one network. The options of a subnet are tagged with its id."""
     lines = [
         "port=0",
         "no-resolv",
         "no-hosts",
         "no-ping",
-        f"interface={device}",
         "except-interface=lo",
         "dhcp-authoritative",
         "dhcp-ignore=tag:!known",
@@ -123,14 +122,6 @@ def configuration(folder: Path, device: str, subnets: Iterable[SubnetWiring], mt
             # 249 is what Windows asked for before it knew 121.
             lines += [f"dhcp-option=tag:{subnet.id},{number}{routes}" for number in (121, 249)]
     return "\n".join(lines) + "\n"
-
-
-def device_in(configuration: str) -> str:
-    """The device that a configuration names. Raises ValueError."""
-    for line in configuration.splitlines():
-        if line.startswith("interface="):
-            return line.removeprefix("interface=")
-    raise ValueError("no interface in it")
 
 
 def host_line(entry: Entry) -> str:

@@ -64,6 +64,13 @@ def let_go(server: Server) -> None:
     server.pid, server.pidfd, server.config, server.socket = 0, -1, "", None
 
 
+def device_of(pid: int) -> str:
+    """The one device, beside `lo`, of a process's network namespace. Raises OSError and ValueError."""
+    lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    (name,) = {line.split(":")[0].strip() for line in lines} - {"lo"}
+    return name
+
+
 def reachable(server: Server) -> bool:
     """Whether the process's namespace still has the device, up and with its addresses. (A switch that is started anew can
     lose its internal devices.)"""
