@@ -15,12 +15,12 @@ from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
 from pileus.network import quotas, segments, subnets, visible
 from pileus.network.config import Config
+from pileus.network.ports import DHCP
 from pileus.network.tables import networks
 from pileus.network.tables import ports as ports_table
 from pileus.store import Tx
 from pileus.store.sql import Row, first
 
-DHCP = "network:dhcp"
 LEAST_MTU, MOST_MTU = 68, 9216
 WIRED_BY = frozenset({"admin_state_up", "mtu"})
 

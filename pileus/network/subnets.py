@@ -17,6 +17,7 @@ from pileus.errors import BadRequest, Conflict, Forbidden
 from pileus.network import addresses, dhcp, fixed_ips, quotas, visible
 from pileus.network.addresses import Address, Pool
 from pileus.network.config import Config
+from pileus.network.ports import DHCP
 from pileus.network.tables import allocations, free, networks, ports, subnets
 from pileus.store import Tx
 from pileus.store.sql import Row
@@ -136,7 +137,7 @@ def delete_one(tx: Tx, config: Config, context: Context, subnet_id: str) -> None
     users = (
         select(func.count())
         .select_from(allocations.join(ports, ports.c.id == allocations.c.port_id))
-        .where(allocations.c.subnet_id == subnet_id, ports.c.device_owner != "network:dhcp")
+        .where(allocations.c.subnet_id == subnet_id, ports.c.device_owner != DHCP)
     )
     if tx.execute(users).scalar_one():
         raise Conflict(

@@ -111,13 +111,13 @@ async def cloud(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 the database has no event for it
+        while not condition():
             await asyncio.sleep(0.005)
 
 
 async def drained(cloud: Cloud) -> None:
     async with asyncio.timeout(20):
-        while await cloud.rows(tables.outbox):  # noqa: ASYNC110 the database has no event for it
+        while await cloud.rows(tables.outbox):
             await asyncio.sleep(0.005)
 
 
@@ -368,7 +368,7 @@ async def test_heartbeats_keep_two_agents_a_host(cloud: Cloud) -> None:
     for _ in range(3):
         await cloud.bus.publish(HEARTBEAT, facts)
     async with asyncio.timeout(10):
-        while len(found := await cloud.rows(tables.agents)) < 2:  # noqa: ASYNC110 the database has no event for it
+        while len(found := await cloud.rows(tables.agents)) < 2:
             await asyncio.sleep(0.005)
     assert {row["agent_type"] for row in found} == {"Open vSwitch agent", "DHCP agent"}
     assert all(row["configurations"]["network_types"] == ["local"] for row in found)

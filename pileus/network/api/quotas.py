@@ -34,14 +34,13 @@ async def index(network: Network, call: Call) -> Reply:
 
 
 async def show(network: Network, call: Call) -> Reply:
-    project_id = _project(call)
-    limits = await network.store.read(quotas.limits, network.config, project_id)
-    return Reply(200, {"quota": limits | {"project_id": project_id}})
+    limits = await network.store.read(quotas.limits, network.config, _project(call))
+    return Reply(200, {"quota": limits})
 
 
 async def default(network: Network, call: Call) -> Reply:
-    project_id = _project(call)
-    return Reply(200, {"quota": quotas.defaults(network.config) | {"project_id": project_id}})
+    _project(call)
+    return Reply(200, {"quota": quotas.defaults(network.config)})
 
 
 async def details(network: Network, call: Call) -> Reply:
@@ -56,7 +55,7 @@ async def update(network: Network, call: Call) -> Reply:
     if values.pop("force", False) and check:
         raise attributes.bad("force and check_limit mean the opposite of one another: give one")
     limits = await network.store.write(_update, network.config, call.path["project_id"], values, check)
-    return Reply(200, {"quota": limits | {"project_id": call.path["project_id"]}})
+    return Reply(200, {"quota": limits})
 
 
 async def reset(network: Network, call: Call) -> Reply:
