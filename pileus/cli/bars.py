@@ -89,7 +89,9 @@ def draw(action: Action, name: str, width: int) -> Iterator[RenderableType]:
     yield ""
     for failure in action.failures[: action.attempt - 1]:
         where = f" on host {failure.host}" if failure.host else ""
-        yield Text(f"Attempt {failure.attempt} failed{where} at `{failure.step}`: {failure.cause}; it was tried on another host.", "yellow")
+        yield Text(
+            f"Attempt {failure.attempt} failed{where} at `{failure.step}`: {failure.cause.rstrip('.')}; then another was tried.", "yellow"
+        )
     yield Text(verdict(action), "bold")
 
 
@@ -107,7 +109,10 @@ def headline(action: Action, name: str) -> Text:
 def verdict(action: Action) -> str:
     """One sentence: what most of the time went into, why it failed, or what it waits for."""
     if action.state == "failed":
-        return f"It failed: {action.message or 'no cause was written down'}."
+        last = action.failures[-1] if action.failures else None
+        where = f" on host {last.host}" if last and last.host else ""
+        cause = last.cause if last else action.message or "no cause was written down"
+        return f"It failed{f' at `{last.step}`' if last else ''}{where}: {cause.rstrip('.')}."
     if action.state == "overtaken":
         return f"It did not end by itself: {action.message}."
     if action.waiting is not None:

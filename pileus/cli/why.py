@@ -31,7 +31,8 @@ def show(state: Path, ref: str, *, request_id: str | None, everything: bool, as_
             console.print(line)
         console.print()
     where = f" on host {server['host']}" if server["host"] else ""
-    fault = f"; its fault: {server['fault']}" if server["fault"] else ""
+    told_already = chosen[-1]["state"] == "failed"
+    fault = f"; its fault: {server['fault']}" if server["fault"] and not told_already else ""
     console.print(Text(f"{server['name']} ({server['id']}) is {server['status']}{where}{fault}"))
 
 

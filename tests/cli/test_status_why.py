@@ -96,12 +96,12 @@ def test_why_tells_the_step_and_cause_of_a_failure(tmp_path: Path) -> None:
     assert re.search(r"^create of doomed.*: failed after", told)
     assert "Attempt 1 failed on host" in told
     assert "at `paused`: the simulated guest did not start" in told
-    assert "It failed: " in told
+    assert "It failed at `claimed`: No valid host was found" in told
     assert "is ERROR" in told
 
 
 def test_why_shows_the_step_that_ran_into_its_limit(tmp_path: Path) -> None:
-    slow = {"PILEUS_SIMULATED__WIRE": "60", "PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT": "0.2"}
+    slow = {"PILEUS_SIMULATED__WIRE": "60", "PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT": "0.2", "PILEUS_HOST__HOSTS": "2"}
     with running(tmp_path / "state", **slow) as failing:
         assert failing.make("late")["status"] == "ERROR"
         story = json.loads(failing.run("why", "late", "--json").stdout)
@@ -109,7 +109,8 @@ def test_why_shows_the_step_that_ran_into_its_limit(tmp_path: Path) -> None:
     wired = {span["step"]: span for span in story["actions"][0]["spans"]}["wired"]
     assert wired["seconds"] >= 0.19
     assert wired["limit_seconds"] == 0.2
-    assert re.search(r"It failed: .*wired failed on host .*0\.2 s", told)
+    assert re.search(r"Attempt 1 failed on host \S+ at `wired`", told)
+    assert re.search(r"It failed at `wired` on host \S+: port \S+ was not wired within 0\.2 s\.", told)
 
 
 def test_why_of_what_is_under_way(tmp_path: Path) -> None:
