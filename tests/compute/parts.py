@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,7 +84,8 @@ class Networks:
         return [ServerPort(a.port_id, NETWORK, a.mac, "ACTIVE", i, ((SUBNET, a.address),)) for i, a in enumerate(found)]
 
     async def servers_at(self, address: str, version: int) -> list[str]:
-        return [s for s, found in self.given.items() if any(a.ip_version == version and re.search(address, a.address) for a in found)]
+        wanted = address.strip("^$")
+        return [s for s, found in self.given.items() if any(a.ip_version == version and wanted in a.address for a in found)]
 
     async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]:
         return []
