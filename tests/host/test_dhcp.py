@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ async def address(lan: Lan, number: int, mac: str = "", client_id: bytes = b"") 
 
 async def soon(true: Callable[[], bool], limit: float) -> None:
     async with asyncio.timeout(limit):
-        while not true():  # noqa: ASYNC110 (what is waited for happens in another process)
+        while not true():
             await asyncio.sleep(0.01)
 
 
@@ -365,6 +366,41 @@ class TestLife:
         server._program = program
         await soon(lambda: server._servers[NET].pid != 0, 3.0)
         assert await address(lan, 5) == "10.9.1.5"
+
+    async def test_too_many_servers_for_the_machine_names_the_sysctl(self, server: Dnsmasq, tmp_path: Path) -> None:
+        program = tmp_path / "refuses"
+        program.write_text("#!/bin/sh\necho 'dnsmasq: failed to create inotify: Too many open files' >&2; exit 1\n")
+        program.chmod(0o755)
+        server._program = str(program)
+        with pytest.raises(DhcpError, match=r"Too many open files; raise the sysctl fs\.inotify\.max_user_instances"):
+            await server.ensure(port(5))
+
+    @pytest.mark.parametrize("seed", [1, 2])
+    async def test_any_order_of_calls_and_kills_ends_in_what_was_asked_for(self, server: Dnsmasq, lan: Lan, seed: int) -> None:
+        chance = random.Random(seed)
+        wanted: dict[int, PortWiring] = {}
+
+        async def one_after_another(numbers: Sequence[int]) -> None:
+            for _ in range(20):
+                number = chance.choice(numbers)
+                if chance.random() < 0.6:
+                    mac = f"fa:16:3e:{chance.randrange(3):02x}:00:{number:02x}"
+                    wanted[number] = port(number, network_id=chance.choice(["net-000a", "net-000b"]), mac=mac)
+                    await server.ensure(wanted[number])
+                elif chance.random() < 0.95:
+                    await server.release([f"port-{number}"])
+                    wanted.pop(number, None)
+                else:
+                    for pid in [held.pid for held in server._servers.values() if held.pid]:
+                        os.kill(pid, signal.SIGKILL)
+
+        await asyncio.gather(*(one_after_another(range(first, first + 4)) for first in range(1, 33, 4)))
+        assert await server.known() == {one.port_id: one.network_id for one in wanted.values()}
+        for one in wanted.values():
+            client = lan.client(one.network_id, one.mac)
+            lease = await asyncio.to_thread(client.lease_now)
+            client.close()
+            assert lease.address == one.fixed_ips[0].address
 
     async def test_the_log_does_not_grow_for_ever(self, server: Dnsmasq, lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dnsmasq_files, "LOG_CAP", 2000)
