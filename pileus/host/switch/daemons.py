@@ -160,7 +160,7 @@ def _run(arguments: list[str], folder: Path) -> None:
 
 
 def _forget_sockets(folder: Path) -> None:
-    for pattern in ("*.sock", "*.mgmt", "*.snoop", "*.ctl", "*.pid"):
+    for pattern in ("*.sock", "*.mgmt", "*.snoop", "*.ctl", "*.pid", ".*.~lock~"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 

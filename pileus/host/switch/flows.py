@@ -6,6 +6,7 @@
     L2          a known MAC → destination port · broadcast and multicast → the network's flood group · else → its unknown group
     UNKNOWN     which ports may take a unicast that no port of this host owns: unsecured ones, and owners of address pairs with that MAC
     INGRESS     security of what a port receives, once for each destination port: passes for now
+    UPLINK      out to the physical network with the local tag, but for what stays on this host
     OUTPUT      to the destination register's port
 
 How a broadcast gets its ingress stage: the flood group has one bucket for each port, which sets the destination register and searches
@@ -14,6 +15,9 @@ its own bucket by its own id, so nothing lists all ports. A unicast to a MAC tha
 to ports that may own any MAC), never to the other guests. The switch's limit of 4096 table searches a packet allows 2000 ports
 of one network on one host. Sources of a conntrack stage: EGRESS has the source port in `reg0`, INGRESS the destination in `reg2`, and the
 zone of the network stands in `reg3`.
+
+A DHCP server serves its own host's guests only, and has the same MAC and address on every host: what it sends does not leave the
+host, and what comes from outside does not reach it (register `ORIGIN`).
 
 Every flow has a cookie: its kind in the high byte, then 56 bits of the id. What is wired is written into flows as well: a
 MARKER flow, which no packet reaches, stands and falls with the flows of its port, for it is in the same bundle.
@@ -49,11 +53,11 @@ from pileus.host.switch.openflow import (
 )
 from pileus.messages import PortWiring
 
-CLASSIFY, ANTI_SPOOF, EGRESS, L2, UNKNOWN, INGRESS, OUTPUT, MARKER = 0, 10, 20, 30, 35, 40, 50, 250
-SOURCE, NETWORK, DESTINATION, ZONE = "reg0", "reg1", "reg2", "reg3"
+CLASSIFY, ANTI_SPOOF, EGRESS, L2, UNKNOWN, INGRESS, UPLINK, OUTPUT, MARKER = 0, 10, 20, 30, 35, 40, 45, 50, 250
+SOURCE, NETWORK, DESTINATION, ZONE, ORIGIN = "reg0", "reg1", "reg2", "reg3", "reg4"
 
 PORT_KIND, NETWORK_KIND, DHCP_KIND, UPLINK_KIND, BASE_KIND = 1, 2, 3, 4, 5
-LAYOUT = 1
+LAYOUT = 2
 """Version of these tables. A bridge that holds another one is emptied and wired anew."""
 
 _KIND_SHIFT = 56
@@ -65,6 +69,7 @@ _LISTENER_TYPES = (131, 132, 143)
 _BROADCAST_ADDRESS = 0xFFFFFFFF
 
 _FLOOD, _TAKES_UNKNOWN = 1, 2
+_OUTSIDE, _HOST_ONLY = 1, 2
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,12 @@ def kind_of(cookie: int) -> int:
 def base() -> list[Message]:
     """The flows of the tables themselves: a miss drops, said explicitly, and the output by register."""
     own = base_cookie()
-    tables = (CLASSIFY, ANTI_SPOOF, EGRESS, L2, UNKNOWN, INGRESS, OUTPUT)
-    output = Flow(OUTPUT, 1, own, actions=(OutputRegister(DESTINATION),))
-    return [*(Flow(table, 0, own) for table in tables), output, Flow(MARKER, 0, own)]
+    tables = (CLASSIFY, ANTI_SPOOF, EGRESS, L2, UNKNOWN, INGRESS, UPLINK, OUTPUT, MARKER)
+    return [
+        *(Flow(table, 0, own) for table in tables),
+        Flow(UPLINK, 100, own, {ORIGIN: _HOST_ONLY}),
+        Flow(OUTPUT, 1, own, actions=(OutputRegister(DESTINATION),)),
+    ]
 
 
 def base_cookie() -> int:
@@ -140,11 +148,13 @@ def add_uplink(network_id: str, tag: int, patch: int) -> list[Message]:
     """Join a network to the patch port of its physical bridge; on the patch its frames carry the local tag."""
     own = cookie(UPLINK_KIND, network_id)
     tagged = {"in_port": patch, "vlan_vid": VLAN_PRESENT | tag}
+    take: tuple[Action, ...] = (PopVlan(), *_registers(patch, tag), SetField(ORIGIN, _OUTSIDE))
     send: tuple[Action, ...] = (PushVlan(), SetField("vlan_vid", VLAN_PRESENT | tag), Output(patch))
     return [
         _marker(own, Mark(0, patch, tag)),
-        Flow(CLASSIFY, 100, own, tagged, (PopVlan(), *_registers(patch, tag)), goto=L2),
-        *(InsertBucket(group, patch, send) for group in (_flood_group(tag), _unknown_group(tag))),
+        Flow(CLASSIFY, 100, own, tagged, take, goto=L2),
+        Flow(UPLINK, 50, own, {NETWORK: tag}, send),
+        *(InsertBucket(group, patch, (Resubmit(UPLINK),)) for group in (_flood_group(tag), _unknown_group(tag))),
     ]
 
 
@@ -197,10 +207,16 @@ def add_port(port: PortWiring, ofport: int, tag: int) -> list[Message]:
 
 
 def add_dhcp_device(network_id: str, mac: str, ofport: int, tag: int) -> list[Message]:
-    """The flows of a network's DHCP device: a port that may send what it likes."""
+    """The flows of a network's DHCP device: a port that may send what it likes, to guests of this host."""
     own = cookie(DHCP_KIND, network_id)
-    mark = dhcp_mark(ofport, tag)
-    return [DeleteFlows(own), _marker(own, mark), _classify(own, ofport, tag, L2), *_delivery(own, ofport, tag, _mac(mac))]
+    registers = (*_registers(ofport, tag), SetField(ORIGIN, _HOST_ONLY))
+    return [
+        DeleteFlows(own),
+        _marker(own, dhcp_mark(ofport, tag)),
+        Flow(CLASSIFY, 100, own, {"in_port": ofport, "vlan_vid": 0}, registers, goto=L2),
+        *_delivery(own, ofport, tag, _mac(mac)),
+        Flow(INGRESS, 60, own, {DESTINATION: ofport, ORIGIN: _OUTSIDE}),
+    ]
 
 
 def dhcp_mark(ofport: int, tag: int) -> Mark:

@@ -150,6 +150,7 @@ class OpenVSwitch:
         while True:
             await self._trouble.wait()
             self._trouble.clear()
+            self._up.clear()
             try:
                 if self._own:
                     await start_daemons(self._folder)

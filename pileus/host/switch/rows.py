@@ -6,6 +6,7 @@ there. Rows of other owners (another bridge, the machine's administrator) are le
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,10 +48,16 @@ class Plugged:
 
 
 def read_plugged(uuid: str, row: Row, bridge: str) -> Plugged | None:
-    """None where the row is not ours."""
+    """None where the row is not ours, or somebody has spoilt it."""
     notes: Mapping[str, str] = row["external_ids"]
-    if notes.get("pileus-bridge") != bridge or "pileus-network" not in notes:
+    if notes.get("pileus-bridge") != bridge:
         return None
+    with contextlib.suppress(KeyError, ValueError):
+        return _read_notes(uuid, row, notes)
+    return None
+
+
+def _read_notes(uuid: str, row: Row, notes: Mapping[str, str]) -> Plugged:
     return Plugged(
         name=row["name"],
         uuid=uuid,

@@ -102,14 +102,17 @@ def test_the_ingress_stage_lies_before_every_way_out() -> None:
     port, network_id = wiring(1, network(), allowed_pairs=[AddressPair("192.0.2.9", "00:00:5e:00:01:01")]), network()
     changes = [*flows.base(), *flows.add_network(network_id, 7), *add_port(port, 5, 7), *change_buckets(None, mark_of(port, 5, 7))]
     changes += flows.add_dhcp_device(network_id, port.mac, 6, 7)
+    changes += flows.add_uplink(network_id, 7, 8)
     for change in changes:
         actions = change.actions if isinstance(change, Flow | InsertBucket) else ()
         if any(isinstance(action, Output | OutputRegister) for action in actions):
-            assert isinstance(change, Flow) and change.table == flows.OUTPUT
+            assert isinstance(change, Flow) and change.table in (flows.OUTPUT, flows.UPLINK)
         if isinstance(change, Flow) and change.goto is not None:
             assert change.goto > change.table
             assert change.goto != flows.OUTPUT or change.table == flows.INGRESS
-        if isinstance(change, InsertBucket):
+        if isinstance(change, InsertBucket) and change.bucket == 8:
+            assert actions == (Resubmit(flows.UPLINK),)
+        elif isinstance(change, InsertBucket):
             assert [type(action) for action in actions] == [SetField, Resubmit]
             assert actions[-1] in (Resubmit(flows.INGRESS), Resubmit(flows.UNKNOWN))
 

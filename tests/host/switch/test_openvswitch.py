@@ -15,7 +15,7 @@ import pytest
 from pileus.errors import StartupError
 from pileus.host import netlink, privileged
 from pileus.host.privileged import Namespace, tap_name
-from pileus.host.switch import SwitchError, openvswitch
+from pileus.host.switch import SwitchError, openvswitch, rows
 from pileus.host.switch.daemons import namespace_name, pid_of, start_daemons, stop_daemons
 from pileus.host.switch.openvswitch import OpenVSwitch
 from pileus.messages import PortWiring
@@ -219,6 +219,28 @@ async def test_a_dhcp_server_hears_and_answers_its_network(ovs: OvsRig) -> None:
     await serve_one(namespace, device, a)
 
 
+async def test_a_dhcp_server_is_alone_with_its_own_hosts_guests(uplinked: OvsRig, wire: Wire) -> None:
+    """Its twin on another host has the same MAC and address."""
+    one, namespace = network(), uplinked.namespace()
+    device = await uplinked.switch.dhcp_device(one, namespace, SERVER_MAC, 1400)
+    a = await wired(uplinked, vlan(1, one, 100))
+    await serve_one(namespace, device, a)
+    # The guest's requests went out, the answer did not; from outside nobody gets an answer.
+    end = arp(A, IP_A, IP_FAR)
+    for question in (arp(FAR, IP_FAR, SERVER_IP), udp(FAR, SERVER_MAC, IP_FAR, SERVER_IP), arp(FAR, IP_FAR, IP_A)):
+        send(wire.fd, tagged(question, 100))
+    while await receive(a) != arp(FAR, IP_FAR, IP_A):
+        pass
+    send(a, end)
+    heard = await received_until(wire.fd, tagged(end, 100))
+    assert {frame[6:12] for frame in heard} == {frames.mac(A)}
+    # The guest itself does get one.
+    send(a, arp(A, IP_A, SERVER_IP))
+    while (frame := await receive(a))[6:12] != frames.mac(SERVER_MAC):
+        pass
+    assert frame[12:14] == b"\x08\x06"
+
+
 async def test_a_dhcp_device_is_put_back_when_the_switch_was_killed(ovs: OvsRig) -> None:
     one, namespace = network(), ovs.namespace()
     port = wiring(1, one)
@@ -332,6 +354,16 @@ async def test_a_bridge_that_somebody_removed_is_made_again(ovs: OvsRig) -> None
     assert await ovs.switch.ports() == []
     await wired(ovs, wiring(1, network()))
     assert [port.wired for port in await ovs.switch.ports()] == [1]
+
+
+async def test_a_row_that_somebody_spoilt_is_none_of_ours(ovs: OvsRig) -> None:
+    port, other = wiring(1, network()), wiring(2, network())
+    await wired(ovs, port)
+    await wired(ovs, other)
+    row = ovs.switch._database.plugged[tap_name(port.port_id)]
+    notes = {"pileus-bridge": "br-int", "pileus-network": port.network_id, "pileus-tag": "many"}
+    await ovs.switch._database._transact([rows.update_notes(row.uuid, notes)])
+    assert list(await found(ovs.switch)) == [other.port_id]
 
 
 async def test_a_full_switch_says_so(ovs: OvsRig, monkeypatch: pytest.MonkeyPatch) -> None:
