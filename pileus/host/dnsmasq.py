@@ -16,6 +16,7 @@ How dnsmasq 2.89 and 2.90 behave, found by trying, and what follows from it:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import platform
@@ -62,7 +63,7 @@ class Dnsmasq:
         self._servers: dict[str, Server] = {}
         self._home: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closed = False
+        self._closing = asyncio.Event()
 
     async def start(self) -> None:
         """Adopt servers that run, start those that should and don't, remove what belongs to nobody. Raises StartupError."""
@@ -88,7 +89,7 @@ class Dnsmasq:
                 self._spawn(self._restore(server))
 
     async def close(self) -> None:
-        self._closed = True
+        self._closing.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_STOP_LIMIT)
         for task in list(self._tasks):
@@ -313,7 +314,7 @@ class Dnsmasq:
     def _exited(self, server: Server) -> None:
         """The process ended, and not by us: a level that must be restored, guests may ask at any time."""
         process.let_go(server)
-        if not self._closed:
+        if not self._closing.is_set():
             log.warning("dhcp.server_died", network=server.network_id)
             self._spawn(self._restore(server))
 
@@ -323,7 +324,7 @@ class Dnsmasq:
             return
         server.restoring, pause = True, _FIRST_PAUSE
         try:
-            while not self._closed:
+            while not self._closing.is_set():
                 async with server.lock:
                     try:
                         if not server.gone and not server.entries:
@@ -333,7 +334,8 @@ class Dnsmasq:
                         return
                     except DhcpError as error:
                         log.error("dhcp.restore_failed", network=server.network_id, cause=str(error))
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             server.restoring = False

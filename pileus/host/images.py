@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import hashlib
@@ -135,14 +136,15 @@ class ImageCache:
             digest.update(data)
             file.write(data)
 
-        async for chunk in self._source.read(reference.id):
-            received += len(chunk)
-            if received > reference.size:
-                raise ImageError(f"image {reference.id}: more data than its {reference.size} bytes; fetch refused")
-            batch += chunk
-            if len(batch) >= _BATCH:
-                await asyncio.to_thread(put, bytes(batch))
-                batch.clear()
+        async with _closed_at_the_end(self._source.read(reference.id)) as chunks:
+            async for chunk in chunks:
+                received += len(chunk)
+                if received > reference.size:
+                    raise ImageError(f"image {reference.id}: more data than its {reference.size} bytes; fetch refused")
+                batch += chunk
+                if len(batch) >= _BATCH:
+                    await asyncio.to_thread(put, bytes(batch))
+                    batch.clear()
         if received < reference.size:
             raise ImageError(f"image {reference.id}: the data ended after {received} of {reference.size} bytes")
         await asyncio.to_thread(put, bytes(batch))
@@ -185,6 +187,17 @@ class ImageCache:
                 path.unlink(missing_ok=True)
                 removed.append(path.name)
         return removed
+
+
+@contextlib.asynccontextmanager
+async def _closed_at_the_end(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """A generator that is left in the middle lets go of its connection now, not when the collector finds it."""
+    try:
+        yield chunks
+    finally:
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _finish(file: BinaryIO, part: Path, path: Path) -> Path:

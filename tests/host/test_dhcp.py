@@ -409,6 +409,21 @@ class TestLife:
             assert server._servers[NET].log_end < 2000 + 1000
         assert await address(lan, 42) == "10.9.1.42"
 
+    async def test_closing_does_not_wait_for_the_next_try(self, lan: Lan, tmp_path: Path) -> None:
+        server = Dnsmasq(tmp_path / "dhcp", lan.as_switch(), Network(), "host-1")
+        await server.start()
+        program, server._program = server._program, "/bin/false"
+        with pytest.raises(DhcpError):
+            await server.ensure(port(5))
+        begun = time.monotonic()
+        await server.close()
+        assert time.monotonic() - begun < 0.4
+        server = Dnsmasq(tmp_path / "dhcp", lan.as_switch(), Network(), "host-1")
+        await server.start()
+        assert server._program == program
+        await server.stop_all()
+        await server.close()
+
     async def test_missing_program(self, lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
         with pytest.raises(StartupError, match="dnsmasq-base"):

@@ -138,9 +138,10 @@ async def test_a_failure_is_everybodys_and_the_next_tries_again(tmp_path: Path) 
     ],
 )
 async def test_data_that_is_not_the_images_is_refused(tmp_path: Path, given: bytes, words: str) -> None:
+    source = Source(given)
     with pytest.raises(ImageError, match=words):
-        await cache(tmp_path, Source(given)).get(reference())
-    assert names(tmp_path) == []
+        await cache(tmp_path, source).get(reference())
+    assert names(tmp_path) == [] and source.ended == 1
 
 
 async def test_a_disk_too_small_is_found_before_anything_is_fetched(tmp_path: Path) -> None:
