@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet
+PIP := $(BIN)/python -m pip -qq
 SOURCES := pileus tests bench
 
 # The small guest of demo, tests and benchmark. Where it cannot be made the reason is told, and guests are simulated.
