@@ -178,7 +178,7 @@ async def run(only: str) -> None:
     show(figures, RESULTS)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", choices=("all", "simulated", "real"), default="all")
     asyncio.run(run(parser.parse_args().only))

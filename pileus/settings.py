@@ -90,7 +90,7 @@ class Compute(Section, frozen=True):
     ] = 60.0
     heartbeat_interval: Annotated[float, Meta(gt=0, description="How often a host says that it lives, and what it has.")] = 10.0
     service_down_time: Annotated[float, Meta(gt=0, description="A host not heard of for so long counts as down.")] = 60.0
-    cpu_allocation_ratio: Annotated[float, Meta(gt=0, description="Virtual CPUs offered for each real one.")] = 4.0
+    cpu_allocation_ratio: Annotated[float, Meta(gt=0, description="Virtual CPUs offered for each real one.")] = 16.0
     ram_allocation_ratio: Annotated[float, Meta(gt=0, description="Guest memory offered for each byte of real memory.")] = 1.0
     disk_allocation_ratio: Annotated[float, Meta(gt=0, description="Guest disk offered for each byte of real disk.")] = 1.0
     reserved_host_memory_mb: Annotated[Count, Meta(description="Memory of a host that is kept from guests, in MiB.")] = 512

@@ -1,0 +1,3 @@
+from bench.cloud import main
+
+main()
