@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq
 SOURCES := pileus tests bench
 
-# The small guest of demo, tests and benchmark. Where it cannot be made the reason is told, and guests are simulated.
+# The small guest of tests and benchmark (the demo makes it itself). Where it cannot be made the reason is told, and guests are simulated.
 GUEST := if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(BIN)/python -m pileus.tinyguest >/dev/null || true; fi
 
 .PHONY: help demo test check bench format clean parts
@@ -20,7 +20,6 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 
 demo: parts .venv/runtime.done ## a throw-away cloud: two servers, proved from inside, timed, deleted without a trace
-	@$(GUEST)
 	@$(BIN)/pileus demo
 
 test: parts check ## everything: check, then all tests (as root on Debian with real guests and a real switch)
