@@ -1,4 +1,4 @@
-"""The four things we ask of the kernel's rtnetlink, over a raw socket: change, delete and find links, add an address.
+"""The few things we ask of the kernel's rtnetlink, over a raw socket: make, change, delete and find links, add an address.
 
 Importing pyroute2 costs more than a boot does, and its calls more than these packets; every call here is one request and one
 answer in the network namespace of the calling thread. All raise OSError with the kernel's errno. (rtnetlink(7))
@@ -13,13 +13,23 @@ import struct
 from collections.abc import Iterator
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK, _SET_LINK, _NEW_ADDRESS = 16, 17, 18, 19, 20
-_REQUEST, _ACK, _DUMP, _REPLACE, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x400
+_REQUEST, _ACK, _DUMP, _REPLACE, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 _ERROR, _DONE = 2, 3
-_LINK_ADDRESS, _LINK_NAME, _LINK_MTU, _LINK_GROUP, _LINK_NAMESPACE_FD = 1, 3, 4, 27, 28
+_LINK_ADDRESS, _LINK_NAME, _LINK_MTU, _LINK_INFO, _LINK_GROUP, _LINK_NAMESPACE_FD = 1, 3, 4, 18, 27, 28
+_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _ADDRESS, _LOCAL = 1, 2
 _UP = 1
 _NO_DAD = 0x02
 _LIMIT = 5.0
+
+
+def create_veth(name: str, peer: str, peer_namespace_fd: int) -> None:
+    """Make a pair of devices: what goes into one comes out of the other. The peer is made in another network namespace."""
+    other = _attribute(_LINK_NAME, peer.encode() + b"\0") + _attribute(_LINK_NAMESPACE_FD, struct.pack("=i", peer_namespace_fd))
+    data = _attribute(_INFO_DATA, _attribute(_VETH_PEER, _link_header() + other))
+    attributes = _attribute(_LINK_NAME, name.encode() + b"\0")
+    attributes += _attribute(_LINK_INFO, _attribute(_INFO_KIND, b"veth") + data)
+    _ask(_NEW_LINK, _ACK | _CREATE | _EXCLUSIVE, _link_header() + attributes)
 
 
 def set_link(

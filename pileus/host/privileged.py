@@ -81,7 +81,8 @@ TAP_PREFIX = "tap"
 _TUN = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
-_SIOCGIFADDR = 0x8915
+_SIOCGIFADDR, _SIOCETHTOOL = 0x8915, 0x8946
+_ETHTOOL_STXCSUM = 0x17
 _DELETE_GROUP = 0x70696C65
 """Link group that devices are put into to be removed together."""
 
@@ -186,6 +187,32 @@ def move_link(name: str, namespace: str, *, mac: str | None = None, mtu: int | N
         netlink.set_link(name, mac=mac, mtu=mtu, namespace_fd=handle)
     finally:
         os.close(handle)
+
+
+def ensure_pair(name: str, namespace: str, *, mtu: int) -> int:
+    """A pair of devices of this name, one end here and up, the other in a namespace; the index of the end here. Raises OSError.
+
+    A pair that is there is kept, with the addresses that the other end has.
+    """
+    handle = os.open(namespace_path(namespace), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not (link_exists(name) and _in_namespace(handle, lambda: link_exists(name))):
+            delete_links([name])
+            _in_namespace(handle, lambda: delete_links([name]))
+            netlink.create_veth(name, name, handle)
+    finally:
+        os.close(handle)
+    _mute(name)
+    netlink.set_link(name, mtu=mtu, up=True)
+    return link_index(name)
+
+
+def set_end(name: str, *, mac: str, mtu: int) -> None:
+    """MAC and MTU of a pair's other end, and up; it sums its packets itself, as nobody behind the switch would. Raises OSError."""
+    netlink.set_link(name, mac=mac, mtu=mtu, up=True)
+    value = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_STXCSUM, 0), 8)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        fcntl.ioctl(channel, _SIOCETHTOOL, struct.pack("16sP16x", name.encode(), ctypes.addressof(value)))
 
 
 def _mute(name: str) -> None:
@@ -322,9 +349,19 @@ def _create_namespace(name: str, ipv6: bool) -> None:
         raise
 
 
-def _run_in_thread(function: Callable[[], None]) -> None:
+def _in_namespace(handle: int, function: Callable[[], T]) -> T:
+    """Call a function in another namespace, in a thread that ends there."""
+
+    def enter_and_call() -> T:
+        _check(_libc().setns(handle, _CLONE_NEWNET), "entering a network namespace")
+        return function()
+
+    return _run_in_thread(enter_and_call)
+
+
+def _run_in_thread(function: Callable[[], T]) -> T:
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(function).result()
+        return thread.submit(function).result()
 
 
 # --- Shared --------------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class Database:
 
     # --- Writing
 
-    async def add_port(self, name: str, network_id: str, notes: Callable[[int], Mapping[str, str]], *, kind: str = "") -> Plugged:
+    async def add_port(self, name: str, network_id: str, notes: Callable[[int], Mapping[str, str]]) -> Plugged:
         """Add a port of a network, or change what is noted of it, and wait until the switch has it. `notes` is given the
         network's tag. Raises SwitchError with the switch's own words."""
         tag = self._hold_tag(network_id)
@@ -128,7 +128,7 @@ class Database:
             standing = self.plugged.get(name)
             if standing is not None:
                 return [rows.update_notes(standing.uuid, wanted)]
-            return rows.insert_port(self._bridge_uuid(self.bridge), name, wanted, kind=kind, number=number)
+            return rows.insert_port(self._bridge_uuid(self.bridge), name, wanted, number=number)
 
         standing = self.plugged.get(name)
         if standing is not None and self._notes(standing) == wanted:

@@ -37,6 +37,8 @@ _TRIES = 5
 _RETRY = 0.02
 _PAUSE = 0.2
 
+_DHCP_PREFIX = "dhcp"
+
 T = TypeVar("T")
 
 _log = structlog.get_logger()
@@ -131,14 +133,15 @@ class OpenVSwitch:
             raise
         self._up.set()
         if lost:
-            await self._put_dhcp_devices_back()
+            await self._wire_dhcp_devices()
         return lost
 
-    async def _put_dhcp_devices_back(self) -> None:
+    async def _wire_dhcp_devices(self) -> None:
+        """They have no owner who does it when tables were lost: theirs is a server that knows nothing of flows."""
         for device in list(self._database.plugged.values()):
-            if device.namespace:
+            if device.namespace and device.ofport > 0:
                 try:
-                    await self._place_dhcp_device(device)
+                    await self._pipeline.wire_dhcp(device)
                 except SwitchError as error:
                     _log.warning("DHCP device is not back", network=device.network_id, cause=str(error))
 
@@ -166,13 +169,13 @@ class OpenVSwitch:
                 self.on_reset()
 
     async def _drop_strangers(self) -> None:
-        """What a process left that was killed while it worked: flows without a port, TAPs without a port or a holder."""
+        """What a process left that was killed while it worked: flows without a port, TAPs without a port or a holder, pairs."""
         standing = self._database.plugged.values()
         await self._pipeline.drop_strangers(
             {_cookie(plugged) for plugged in standing}, {(plugged.network_id, plugged.tag) for plugged in standing}
         )
         if self._own:
-            await self._namespace.run(_delete_stray_taps, {plugged.name for plugged in standing})
+            await self._namespace.run(_delete_strays, {plugged.name for plugged in standing})
 
     async def _persist(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do something that needs the switch; where that goes away meanwhile, wait until it is back, and do it again."""
@@ -208,9 +211,7 @@ class OpenVSwitch:
         standing = self._database.plugged.get(name)
         if standing is not None and standing.port_id != port.port_id:
             raise SwitchError(f"TAP {name} belongs to port {standing.port_id} already: the two ids begin alike")
-        if standing is not None and (standing.ofport < 0 or standing.device_index != index):
-            # Once it could not take the TAP, or has lost it, the switch needs a fresh row.
-            await self._remove([name], [cookie(PORT_KIND, port.port_id)])
+        await self._renew(name, index, cookie(PORT_KIND, port.port_id))
         await self._database.add_port(name, port.network_id, lambda tag: rows.port_notes(port, index, self._bridge, tag))
 
     async def wire(self, port: PortWiring) -> None:
@@ -242,6 +243,12 @@ class OpenVSwitch:
         with self._database.leaving(names):
             await self._pipeline.unwire(cookies, lambda: self._database.unused_networks(names))
             await self._database.delete_ports(names)
+
+    async def _renew(self, name: str, index: int, own: int) -> None:
+        """Remove a row whose device the switch could not take, or has lost: it needs a fresh row then."""
+        standing = self._database.plugged.get(name)
+        if standing is not None and (standing.ofport < 0 or standing.device_index != index):
+            await self._remove([name], [own])
 
     def _ports(self) -> list[SwitchPort]:
         return [self._switch_port(plugged) for plugged in self._database.plugged.values() if plugged.port_id]
@@ -280,13 +287,18 @@ class OpenVSwitch:
     # --- DHCP
 
     async def dhcp_device(self, network_id: str, namespace: str, mac: str, mtu: int) -> str:
+        """One end of a pair whose other end is a switch port: unlike an internal port it outlives the switch's processes, with
+        the server's addresses and sockets on it."""
         name = _dhcp_name(network_id)
 
         async def make() -> None:
-            def notes(tag: int) -> dict[str, str]:
-                return rows.dhcp_notes(network_id, mac, mtu, namespace, self._bridge, tag)
+            index = await self._make_pair(name, namespace, mac, mtu)
 
-            await self._place_dhcp_device(await self._database.add_port(name, network_id, notes, kind="internal"))
+            def notes(tag: int) -> dict[str, str]:
+                return rows.dhcp_notes(network_id, mac, namespace, index, self._bridge, tag)
+
+            await self._renew(name, index, cookie(DHCP_KIND, network_id))
+            await self._pipeline.wire_dhcp(await self._database.add_port(name, network_id, notes))
 
         await self._persist(make)
         return name
@@ -294,30 +306,21 @@ class OpenVSwitch:
     async def remove_dhcp_device(self, network_id: str, namespace: str) -> None:
         name = _dhcp_name(network_id)
         await self._persist(lambda: self._remove([name], [cookie(DHCP_KIND, network_id)]))
+        try:
+            await self._namespace.run(privileged.delete_links, [name])
+        except OSError as error:
+            raise SwitchError(f"DHCP device {name} in namespace {namespace}: {error.strerror or error}") from None
+
+    async def _make_pair(self, name: str, namespace: str, mac: str, mtu: int) -> int:
         there = Namespace(namespace)
         try:
-            # One that a killed switch left there; without a namespace there is none.
-            with contextlib.suppress(FileNotFoundError):
-                await there.run(privileged.delete_links, [name])
+            index = await self._namespace.run(privileged.ensure_pair, name, namespace, mtu=mtu)
+            await there.run(privileged.set_end, name, mac=mac, mtu=mtu)
         except OSError as error:
             raise SwitchError(f"DHCP device {name} in namespace {namespace}: {error.strerror or error}") from None
         finally:
             there.close()
-
-    async def _place_dhcp_device(self, device: Plugged) -> None:
-        """Into its namespace (the switch makes it in its own), with MAC and MTU, up; and its flows."""
-        there = Namespace(device.namespace)
-        try:
-            if await self._namespace.run(privileged.link_exists, device.name):
-                # Fresh from the switch. One of that name in there is what a killed switch has left.
-                await there.run(privileged.delete_links, [device.name])
-                await self._namespace.run(privileged.move_link, device.name, device.namespace, mac=device.mac, mtu=device.mtu or None)
-            await there.run(netlink.set_link, device.name, mac=device.mac, mtu=device.mtu or None, up=True)
-        except OSError as error:
-            raise SwitchError(f"DHCP device {device.name} in namespace {device.namespace}: {error.strerror or error}") from None
-        finally:
-            there.close()
-        await self._pipeline.wire_dhcp(device)
+        return index
 
 
 class _PhysicalNames:
@@ -333,16 +336,17 @@ def _physical_names(physical: str) -> _PhysicalNames:
 
 
 def _dhcp_name(network_id: str) -> str:
-    return "dhcp" + network_id[:11]
+    return _DHCP_PREFIX + network_id[:11]
 
 
 def _cookie(plugged: Plugged) -> int:
     return cookie(PORT_KIND, plugged.port_id) if plugged.port_id else cookie(DHCP_KIND, plugged.network_id)
 
 
-def _delete_stray_taps(known: set[str]) -> None:
-    strays = [name for name in privileged.list_taps() if name not in known and not privileged.tap_is_held(name)]
-    privileged.delete_links(strays)
+def _delete_strays(known: set[str]) -> None:
+    taps = [name for name in privileged.list_taps() if name not in known and not privileged.tap_is_held(name)]
+    pairs = [name for name in netlink.link_names() if name.startswith(_DHCP_PREFIX) and name not in known]
+    privileged.delete_links([*taps, *pairs])
 
 
 def _close_result(opening: asyncio.Future[int]) -> None:

@@ -42,9 +42,8 @@ class Plugged:
     port_id: str = ""
     generation: int = 0
     device_index: int = 0
-    """The kernel's number of the TAP that was plugged. Open vSwitch does not take up another TAP of that name."""
+    """The kernel's number of the device that was plugged. Open vSwitch does not take up another one of that name."""
     namespace: str = ""
-    mtu: int = 0
 
 
 def read_plugged(uuid: str, row: Row, bridge: str) -> Plugged | None:
@@ -70,7 +69,6 @@ def _read_notes(uuid: str, row: Row, notes: Mapping[str, str]) -> Plugged:
         generation=int(notes.get("pileus-generation", 0)),
         device_index=int(notes.get("pileus-ifindex", 0)),
         namespace=notes.get("pileus-namespace", ""),
-        mtu=int(notes.get("pileus-mtu", 0)),
     )
 
 
@@ -87,7 +85,7 @@ def port_notes(port: PortWiring, device_index: int, bridge: str, tag: int) -> di
     }
 
 
-def dhcp_notes(network_id: str, mac: str, mtu: int, namespace: str, bridge: str, tag: int) -> dict[str, str]:
+def dhcp_notes(network_id: str, mac: str, namespace: str, device_index: int, bridge: str, tag: int) -> dict[str, str]:
     """The `external_ids` of a network's DHCP device."""
     return {
         "attached-mac": mac,
@@ -95,7 +93,7 @@ def dhcp_notes(network_id: str, mac: str, mtu: int, namespace: str, bridge: str,
         "pileus-network": network_id,
         "pileus-tag": str(tag),
         "pileus-namespace": namespace,
-        "pileus-mtu": str(mtu),
+        "pileus-ifindex": str(device_index),
     }
 
 

@@ -76,6 +76,13 @@ def _packet(source: str, destination: str, sender: bytes, receiver: bytes, kind:
     return ethernet(source, destination, 0x0800, header + body)
 
 
+def udp_sum_is_right(frame: bytes) -> bool:
+    """Whether an IPv4 UDP datagram carries the checksum of RFC 768: none does that was left to a network card to sum."""
+    length = int.from_bytes(frame[16:18], "big") - 20
+    datagram = frame[34 : 34 + length]
+    return datagram[6:8] != bytes(2) and _checksum(frame[26:34] + struct.pack("!HH", 17, length) + datagram) == 0
+
+
 def _checksum(data: bytes) -> int:
     total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total >> 16:

@@ -196,20 +196,26 @@ async def dhcp_socket(namespace: str, device: str) -> socket.socket:
 
 
 async def serve_one(namespace: str, device: str, guest: int) -> None:
-    """A guest's request reaches the server, and its broadcast answer the guest."""
-    loop = asyncio.get_running_loop()
+    """A server that starts now hears a guest and is heard."""
     with await dhcp_socket(namespace, device) as server:
-        heard = asyncio.ensure_future(loop.sock_recvfrom(server, 2000))
-        async with asyncio.timeout(LIMIT):
-            while not heard.done():
-                send(guest, frames.dhcp_request(A))
-                await asyncio.wait([heard], timeout=0.01)
-        data, sender = heard.result()
-        assert (len(data), sender) == (241, ("0.0.0.0", 68))
-        await loop.sock_sendto(server, b"offer", ("192.0.2.255", 68))
-        while b"offer" not in (frame := await receive(guest)):
-            pass
-        assert frame[6:12] == frames.mac(SERVER_MAC)
+        await hear_and_answer(server, guest)
+
+
+async def hear_and_answer(server: socket.socket, guest: int) -> None:
+    """A guest's request reaches the server, and its broadcast answer the guest, summed."""
+    loop = asyncio.get_running_loop()
+    heard = asyncio.ensure_future(loop.sock_recvfrom(server, 2000))
+    async with asyncio.timeout(LIMIT):
+        while not heard.done():
+            send(guest, frames.dhcp_request(A))
+            await asyncio.wait([heard], timeout=0.01)
+    data, sender = heard.result()
+    assert (len(data), sender) == (241, ("0.0.0.0", 68))
+    await loop.sock_sendto(server, b"offer", ("192.0.2.255", 68))
+    while b"offer" not in (frame := await receive(guest)):
+        pass
+    assert frame[6:12] == frames.mac(SERVER_MAC)
+    assert frames.udp_sum_is_right(frame)
 
 
 async def test_a_dhcp_server_hears_and_answers_its_network(ovs: OvsRig) -> None:
@@ -241,17 +247,20 @@ async def test_a_dhcp_server_is_alone_with_its_own_hosts_guests(uplinked: OvsRig
     assert frame[12:14] == b"\x08\x06"
 
 
-async def test_a_dhcp_device_is_put_back_when_the_switch_was_killed(ovs: OvsRig) -> None:
+async def test_a_dhcp_device_outlives_a_killed_switch(ovs: OvsRig) -> None:
     one, namespace = network(), ovs.namespace()
     port = wiring(1, one)
     device = await ovs.switch.dhcp_device(one, namespace, SERVER_MAC, 1400)
     a = await wired(ovs, port)
     back = asyncio.Event()
     ovs.switch.on_reset = back.set
-    ovs.kill("ovs-vswitchd")
-    await asyncio.wait_for(back.wait(), LIMIT)
-    await ovs.switch.wire(port)
-    await serve_one(namespace, device, a)
+    with await dhcp_socket(namespace, device) as server:
+        await hear_and_answer(server, a)
+        ovs.kill("ovs-vswitchd")
+        await asyncio.wait_for(back.wait(), LIMIT)
+        await ovs.switch.wire(port)
+        # The server has noticed nothing.
+        await hear_and_answer(server, a)
     ovs.switch.on_reset = None
     ovs.kill("ovs-vswitchd")
     await ovs.switch.remove_dhcp_device(one, namespace)
@@ -269,6 +278,19 @@ async def test_a_dhcp_device_has_its_mac_and_mtu(ovs: OvsRig) -> None:
     assert await ovs.switch.dhcp_device(one, namespace, "fa:16:3e:ff:00:02", 1400) == device
     code, text = await privileged.run_in_namespace(namespace, ["ip", "link", "show", device], limit=LIMIT)
     assert "fa:16:3e:ff:00:02" in text and "mtu 1400" in text
+
+
+async def test_a_dhcp_device_whose_namespace_was_made_anew_is_made_anew(ovs: OvsRig) -> None:
+    one, namespace = network(), ovs.namespace()
+    a = await wired(ovs, wiring(1, one))
+    device = await ovs.switch.dhcp_device(one, namespace, SERVER_MAC, 1400)
+    privileged.delete_namespace(namespace)
+    privileged.create_namespace(namespace)
+    await ovs.switch.dhcp_device(one, namespace, SERVER_MAC, 1400)
+    await serve_one(namespace, device, a)
+    other = ovs.namespace()
+    await ovs.switch.dhcp_device(one, other, SERVER_MAC, 1400)
+    await serve_one(other, device, a)
 
 
 async def test_a_namespace_that_is_not_there_is_named(ovs: OvsRig) -> None:
@@ -289,6 +311,7 @@ async def test_what_a_killed_process_left_is_removed(ovs: OvsRig) -> None:
         await ovs.switch.plug(port)
         await ovs.switch.wire(port)
     os.close((await ovs.switch.open_tap(wiring(9, one).port_id, 1400)).fd)
+    await ovs.switch._make_pair("dhcp-nobodys", ovs.namespace(), SERVER_MAC, 1400)
     await ovs.switch._database.delete_ports([tap_name(half.port_id), tap_name(lost.port_id)])
     await ovs.restart()
     assert [port.port_id for port in await ovs.switch.ports()] == [kept.port_id]
