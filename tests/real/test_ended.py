@@ -1,0 +1,67 @@
+"""Pileus itself ended, by force or kindly, and started again: guests run on, and what was under way comes to its end."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.real.conftest import Neighbours
+from tests.real.machine import session_of
+from tests.real.rig import Rig, until
+
+both = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+
+
+@both
+def test_guests_are_adopted(cloud: Rig, neighbours: Neighbours, number: signal.Signals) -> None:
+    before = {server_id: cloud.machine.qemu(server_id) for server_id in (neighbours.a, neighbours.b, neighbours.stranger)}
+    switch, dhcp = cloud.machine.daemon("ovs-vswitchd"), cloud.machine.dnsmasq()
+    devices, flows = cloud.machine.taps(), len(cloud.machine.flows())
+    with cloud.console(neighbours.a) as console:
+        console.run(f"ping -i 0.2 -w 60 {neighbours.b_address} >/tmp/ping & true")
+    cloud.restart(number)
+    assert {server_id: cloud.machine.qemu(server_id) for server_id in before} == before
+    assert (cloud.machine.daemon("ovs-vswitchd"), cloud.machine.dnsmasq()) == (switch, dhcp)
+    assert (cloud.machine.taps(), len(cloud.machine.flows())) == (devices, flows)
+    for server_id, pid in before.items():
+        assert cloud.server(server_id)["status"] == "ACTIVE" and session_of(pid) == pid
+    with cloud.console(neighbours.a) as console:
+        console.run("killall -INT ping; wait")
+        said = console.run("cat /tmp/ping")[1]
+    assert ", 0% packet loss" in said, said
+    assert cloud.says_over_tcp(neighbours.a, neighbours.b_address)
+
+
+@both
+@pytest.mark.parametrize("moment", ["accepted", "made"])
+def test_what_was_being_made_is_made_once(cloud: Rig, number: signal.Signals, moment: str) -> None:
+    ids = [cloud.create(f"middle-{n}") for n in range(3)]
+    if moment == "made":
+        until(lambda: any(cloud.machine.qemus(server_id) for server_id in ids), every=0.001)
+    cloud.restart(number)
+    for server_id in ids:
+        assert cloud.become(server_id, "ACTIVE")["OS-EXT-STS:power_state"] == 1
+        assert len(cloud.machine.qemus(server_id)) == 1
+        [port] = cloud.ports(server_id)
+        assert port["status"] == "ACTIVE" and f"tap{port['id'][:11]}" in cloud.machine.taps()
+    claims = cloud.call("GET", "/placement/resource_providers")["resource_providers"]
+    [provider] = claims
+    usage = cloud.call("GET", f"/placement/resource_providers/{provider['uuid']}/allocations")["allocations"]
+    assert all(server_id in usage for server_id in ids)
+    ports = {port["id"] for server_id in ids for port in cloud.ports(server_id)}
+    cloud.delete(*ids)
+    assert not [server_id for server_id in ids if cloud.machine.qemus(server_id) or server_id in cloud.machine.guest_folders()]
+    assert not [port for port in ports if cloud.machine.port_flows(port) or f"tap{port[:11]}" in cloud.machine.taps()]
+
+
+def test_deletes_under_way_are_finished(cloud: Rig) -> None:
+    ids = [cloud.create(f"gone-{n}") for n in range(3)]
+    for server_id in ids:
+        cloud.become(server_id, "ACTIVE")
+    for server_id in ids:
+        cloud.call("DELETE", f"/compute/v2.1/servers/{server_id}")
+    cloud.restart(signal.SIGKILL)
+    for server_id in ids:
+        until(lambda each=server_id: cloud.ask("GET", f"/compute/v2.1/servers/{each}").status_code == 404)  # type: ignore[misc]
+        assert not cloud.machine.qemus(server_id) and server_id not in cloud.machine.guest_folders()
