@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from pileus.compute import servers
 from pileus.compute.service import Compute
 from pileus.settings import Quota, Settings
-from tests.compute.api.conftest import Api, api, compute
+from tests.compute.api.conftest import CALLERS, Api, api, compute
 
 __all__ = ["api", "compute"]
 
@@ -45,9 +48,6 @@ async def test_imported(api: Api) -> None:
 
 
 async def test_fingerprint_is_md5_of_the_key(api: Api) -> None:
-    import base64
-    import hashlib
-
     made = (await add(api)).json()["keypair"]
     digest = hashlib.md5(base64.b64decode(KEY.split()[1])).hexdigest()
     assert made["fingerprint"].replace(":", "") == digest
@@ -102,9 +102,6 @@ async def test_quota(api: Api, compute: Compute) -> None:
 
 
 async def test_a_server_gets_the_key(api: Api, compute: Compute) -> None:
-    from pileus.compute import servers
-    from tests.compute.api.conftest import CALLERS
-
     await add(api)
     server_id = await api.make(key_name="mine")
     assert (await api.get(f"/servers/{server_id}"))["server"]["key_name"] == "mine"

@@ -53,6 +53,12 @@ def test_allocate_makes_and_binds_ports_in_the_order_asked_for(tx: Connection, c
     found = servers.addresses(tx, ["s1", "s2"])
     assert [(a.network_name, a.address, a.ip_version) for a in found["s1"]] == [("blue", "10.1.0.3", 4), ("red", "10.0.0.77", 4)]
     assert "s2" not in found
+    shown_ports = servers.ports_of(tx, "s1")
+    assert [(p.port_id, p.network_id, p.status, p.index) for p in shown_ports] == [
+        (wired[0].port_id, blue["id"], "DOWN", 0),
+        (wired[1].port_id, red["id"], "DOWN", 1),
+    ]
+    assert shown_ports[1].fixed_ips == ((wired[1].fixed_ips[0].subnet_id, "10.0.0.77"),)
     assert servers.devices(tx) == {"s1"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -85,6 +85,3 @@ class Api:
 
 def _minor(version: str) -> int:
     return 96 if version == "latest" else int(version.partition(".")[2])
-
-
-Check = Callable[[Api, Compute], Any]

@@ -11,7 +11,7 @@ from pileus.compute import servers as rules
 from pileus.compute.service import Compute
 from pileus.settings import Quota, Settings
 from tests.compute import parts
-from tests.compute.api.conftest import Api
+from tests.compute.api.conftest import CALLERS, Api
 from tests.compute.parts import IMAGE, NETWORK, NOWHERE, PORT, Networks
 
 
@@ -238,6 +238,4 @@ async def test_one_lookup_of_addresses_a_page(api: Api, compute: Compute) -> Non
 
 
 def _row(tx: Any, server_id: str) -> Any:
-    from tests.compute.api.conftest import CALLERS
-
     return rules.get(tx, CALLERS["admin"], server_id)

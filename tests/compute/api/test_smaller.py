@@ -34,7 +34,7 @@ async def test_headers(api: Api) -> None:
     assert (await api.session.get("/v2.1/flavors")).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/os-aggregates", "/images", "/os-volumes", "/os-server-groups", "/os-security-groups", "/nonsense"])
+@pytest.mark.parametrize("path", ["/os-migrations", "/images", "/os-volumes", "/os-server-groups", "/os-security-groups", "/nonsense"])
 async def test_what_is_not_offered_is_not_there(api: Api, path: str) -> None:
     await api.refused(404, "GET", path, token="admin")
 
