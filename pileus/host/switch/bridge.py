@@ -36,7 +36,6 @@ class Bridge(asyncio.Protocol):
         self._errors: dict[int, _Bundle] = {}
         self._commits: dict[int, _Bundle] = {}
         self._questions: dict[int, tuple[asyncio.Future[list[FoundFlow]], list[FoundFlow]]] = {}
-        self._barriers: dict[int, asyncio.Future[None]] = {}
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -90,16 +89,6 @@ class Bridge(asyncio.Protocol):
         finally:
             self._questions.pop(xid, None)
 
-    async def barrier(self, limit: float = 10.0) -> None:
-        """Returns when all sent before is done. Raises BridgeError, TimeoutError."""
-        xid = next(self._xids)
-        self._barriers[xid] = answer = asyncio.get_running_loop().create_future()
-        try:
-            self._send(openflow.barrier(xid))
-            await asyncio.wait_for(answer, limit)
-        finally:
-            self._barriers.pop(xid, None)
-
     def close(self) -> None:
         """End the connection; the bridge goes on as it is."""
         self._on_close = lambda: None
@@ -129,7 +118,7 @@ class Bridge(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         lost = BridgeLost("the bridge's OpenFlow connection was lost")
-        waiting: list[asyncio.Future[None] | asyncio.Future[list[FoundFlow]]] = [self._greeted, *self._barriers.values()]
+        waiting: list[asyncio.Future[None] | asyncio.Future[list[FoundFlow]]] = [self._greeted]
         waiting += [bundle.done for bundle in self._commits.values()]
         waiting += [answer for answer, _ in self._questions.values()]
         for future in waiting:
@@ -176,11 +165,6 @@ class Bridge(asyncio.Protocol):
         if not more and not answer.done():
             answer.set_result(found)
 
-    def _barrier(self, xid: int, body: bytes) -> None:
-        answer = self._barriers.get(xid)
-        if answer is not None and not answer.done():
-            answer.set_result(None)
-
     # ---
 
     def _expect(self, bundle: _Bundle) -> int:
@@ -218,6 +202,5 @@ _HANDLERS: dict[int, Callable[[Bridge, int, bytes], None]] = {
     openflow.ERROR: Bridge._error,
     openflow.ECHO_REQUEST: Bridge._echo,
     openflow.MULTIPART_REPLY: Bridge._flow_stats,
-    openflow.BARRIER_REPLY: Bridge._barrier,
     openflow.BUNDLE_CONTROL: Bridge._bundle_control,
 }

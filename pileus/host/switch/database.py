@@ -1,12 +1,11 @@
-"""Our part of the switch's database: ports by name, local tags, and a writer that puts what is asked at the same time into one
-transaction."""
+"""Our part of the switch's database: ports by name, and a writer that puts what is asked at the same time into one transaction."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from pileus.host.switch import SwitchError, rows
 from pileus.host.switch.ovsdb import Change, Ovsdb, OvsdbError, OvsdbLost
 from pileus.host.switch.rows import Operation, Plugged
 from pileus.host.switch.sockets import SwitchGone
+from pileus.host.switch.tags import LocalTags
 
-FIRST_TAG, LAST_TAG = 1, 4094
 _APPLY_LIMIT = 10.0
 _LARGEST_BATCH = 64
 _LARGEST_REMOVAL = 2
@@ -28,15 +27,6 @@ class _Request:
     make: Callable[[int], list[Operation]]
     done: asyncio.Future[None]
     network_id: str | None = None
-
-
-@dataclass
-class _Network:
-    """A local tag and who needs it: the ports whose rows name it, and requests under way."""
-
-    tag: int
-    names: set[str] = field(default_factory=set)
-    requests: int = 0
 
 
 class Database:
@@ -52,15 +42,13 @@ class Database:
     ) -> None:
         self.bridge = bridge
         self.plugged: dict[str, Plugged] = {}
+        self.tags = LocalTags()
         self._on_port = on_port
         self._numbers: dict[str, int] = {}
         self._errors: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._port_uuids: dict[str, str] = {}
-        self._networks: dict[str, _Network] = {}
-        self._tags: set[int] = set()
-        self._leaving: set[str] = set()
-        self._next_tag = FIRST_TAG
+        self._port_names: dict[str, str] = {}
         self._port_waits: dict[str, set[asyncio.Future[None]]] = {}
         self._applied_waits: set[tuple[int, asyncio.Future[None]]] = set()
         self._queue: asyncio.Queue[_Request] = asyncio.Queue()
@@ -87,21 +75,9 @@ class Database:
         """The OpenFlow port number of an interface, ours or not; 0 while it has none, -1 when the switch could not take it."""
         return self._numbers.get(name, 0)
 
-    @contextlib.contextmanager
-    def leaving(self, names: Iterable[str]) -> Iterator[None]:
-        """While these ports are being removed they do not count as users of their networks, for others that go, too."""
-        own = set(names) - self._leaving
-        self._leaving |= own
-        try:
-            yield
-        finally:
-            self._leaving -= own
-
     def unused_networks(self, names: Iterable[str]) -> list[tuple[str, int]]:
-        """Id and tag of these ports' networks that have no other port here and none being added."""
-        networks = {self.plugged[name].network_id for name in names if name in self.plugged}
-        found = [(network_id, self._networks[network_id]) for network_id in networks]
-        return [(key, network.tag) for key, network in found if not network.requests and network.names <= self._leaving]
+        """Id and tag of these ports' networks that have no port which stays, and none being added."""
+        return self.tags.unused({self.plugged[name].network_id for name in names if name in self.plugged})
 
     def bridge_note(self, name: str, key: str) -> str:
         """What is noted in a bridge's `external_ids`; empty where nothing is."""
@@ -112,16 +88,12 @@ class Database:
         """Returns when the database is connected and read. Raises TimeoutError."""
         await self._ovsdb.connected(limit)
 
-    def version(self) -> str:
-        """The switch's version; empty where it does not say."""
-        return str(rows.optional(next(iter(self._ovsdb.rows["Open_vSwitch"].values()))["ovs_version"], ""))
-
     # --- Writing
 
     async def add_port(self, name: str, network_id: str, notes: Callable[[int], Mapping[str, str]]) -> Plugged:
         """Add a port of a network, or change what is noted of it, and wait until the switch has it. `notes` is given the
         network's tag. Raises SwitchError with the switch's own words."""
-        tag = self._hold_tag(network_id)
+        tag = self.tags.hold(network_id)
         wanted = dict(notes(tag))
 
         def make(number: int) -> list[Operation]:
@@ -132,14 +104,16 @@ class Database:
 
         standing = self.plugged.get(name)
         if standing is not None and self._notes(standing) == wanted:
-            self._release_tag(network_id)
+            self.tags.release(network_id)
         else:
             await self._submit(make, network_id)
         await self._port_applied(name)
         return self.plugged[name]
 
     async def delete_ports(self, names: Iterable[str]) -> None:
-        """Remove ports; returns when the switch has let go of their devices, or is not there to hold them."""
+        """Remove ports; returns when the switch has let go of their devices. In small transactions: Open vSwitch stands still
+        for more than 10 ms for each port that it lets go of, and ports being added must not wait for all of a batch (law 3).
+        Raises SwitchError."""
         uuids = [self._port_uuids[name] for name in names if name in self._port_uuids]
         for start in range(0, len(uuids), _LARGEST_REMOVAL):
             some = uuids[start : start + _LARGEST_REMOVAL]
@@ -238,7 +212,7 @@ class Database:
             raise
         for request in batch:
             if request.network_id is not None:
-                self._release_tag(request.network_id)
+                self.tags.release(request.network_id)
             if not request.done.done():
                 request.done.set_result(None)
 
@@ -257,35 +231,6 @@ class Database:
                 del self._port_waits[name]
         if self._numbers.get(name, 0) < 0:
             raise SwitchError(f"Open vSwitch could not take port {name}: {self._errors.get(name) or 'no reason given'}")
-
-    # --- Tags
-
-    def _hold_tag(self, network_id: str) -> int:
-        network = self._networks.get(network_id)
-        if network is None:
-            network = self._networks[network_id] = _Network(self._free_tag())
-            self._tags.add(network.tag)
-        network.requests += 1
-        return network.tag
-
-    def _release_tag(self, network_id: str) -> None:
-        self._networks[network_id].requests -= 1
-        self._drop_unused(network_id)
-
-    def _drop_unused(self, network_id: str) -> None:
-        network = self._networks[network_id]
-        if not network.names and not network.requests:
-            self._tags.discard(network.tag)
-            del self._networks[network_id]
-
-    def _free_tag(self) -> int:
-        """The next free one in turn, so that a number just freed rests a while."""
-        if len(self._tags) > LAST_TAG - FIRST_TAG:
-            raise SwitchError(f"this host has ports in {LAST_TAG} networks already: no local tag is left")
-        while self._next_tag in self._tags:
-            self._next_tag = self._next_tag % LAST_TAG + 1
-        tag, self._next_tag = self._next_tag, self._next_tag % LAST_TAG + 1
-        return tag
 
     # --- The replica
 
@@ -306,9 +251,10 @@ class Database:
 
     def _port_changed(self, uuid: str, row: dict[str, Any] | None) -> None:
         if row is not None:
-            self._port_uuids[row["name"]] = uuid
+            self._port_uuids[row["name"]], self._port_names[uuid] = uuid, row["name"]
             return
-        for name in [name for name, known in self._port_uuids.items() if known == uuid]:
+        name = self._port_names.pop(uuid, "")
+        if self._port_uuids.get(name) == uuid:
             del self._port_uuids[name]
 
     def _interface_changed(self, uuid: str, row: dict[str, Any] | None) -> list[tuple[Plugged | None, Plugged | None]]:
@@ -332,16 +278,13 @@ class Database:
             after = rows.read_plugged(uuid, row, self.bridge)
         if before == after:
             return []
-        if before is not None:
-            self._networks[before.network_id].names.discard(name)
-            del self.plugged[name]
         if after is not None:
-            network = self._networks.setdefault(after.network_id, _Network(after.tag))
-            network.names.add(name)
-            self._tags.add(after.tag)
+            self.tags.add_port(after.network_id, after.tag, name)
             self.plugged[name] = after
-        if before is not None:
-            self._drop_unused(before.network_id)
+        if before is not None and (after is None or after.network_id != before.network_id):
+            self.tags.remove_port(before.network_id, name)
+        if after is None:
+            del self.plugged[name]
         return [(before, after)]
 
     def _notes(self, plugged: Plugged) -> dict[str, str]:

@@ -17,7 +17,6 @@ HEADER = struct.Struct("!BBHI")
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY = 0, 1, 2, 3
 _FLOW_MOD, _GROUP_MOD = 14, 15
 _MULTIPART_REQUEST, MULTIPART_REPLY = 18, 19
-_BARRIER_REQUEST, BARRIER_REPLY = 20, 21
 BUNDLE_CONTROL, _BUNDLE_ADD = 33, 34
 _NICIRA = 0x2320
 
@@ -174,11 +173,6 @@ def message(kind: int, xid: int, body: bytes = b"") -> bytes:
 def hello(xid: int) -> bytes:
     """The greeting; the version in its header is the one that we speak."""
     return message(HELLO, xid)
-
-
-def barrier(xid: int) -> bytes:
-    """Asks for an answer once all before it is done."""
-    return message(_BARRIER_REQUEST, xid)
 
 
 def encode(change: Message, xid: int) -> bytes:

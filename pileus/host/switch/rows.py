@@ -15,7 +15,7 @@ from pileus.host.switch.ovsdb import Row, as_map, as_set
 from pileus.messages import PortWiring
 
 COLUMNS = {
-    "Open_vSwitch": ("next_cfg", "cur_cfg", "ovs_version"),
+    "Open_vSwitch": ("next_cfg", "cur_cfg"),
     "Bridge": ("name", "external_ids"),
     "Port": ("name",),
     "Interface": ("name", "type", "ofport", "error", "external_ids"),
@@ -34,8 +34,7 @@ class Plugged:
     name: str
     uuid: str
     ofport: int
-    """0: not applied yet; -1: the switch could not take it, `error` says why."""
-    error: str
+    """0: not applied yet; -1: the switch could not take it."""
     network_id: str
     tag: int
     mac: str
@@ -61,7 +60,6 @@ def _read_notes(uuid: str, row: Row, notes: Mapping[str, str]) -> Plugged:
         name=row["name"],
         uuid=uuid,
         ofport=optional(row["ofport"], 0),
-        error=optional(row["error"], ""),
         network_id=notes["pileus-network"],
         tag=int(notes["pileus-tag"]),
         mac=notes["attached-mac"],

@@ -81,7 +81,7 @@ class OvsRig:
             "ports": await self.switch.ports(),
             "flows": await self.flow_count(),
             "groups": (await self.ofctl("dump-groups")).count("group_id="),
-            "tags": len(self.switch._database._networks) + len(self.switch._database._tags),
+            "tags": len(self.switch._database.tags),
             "devices": [name for name in devices if name not in own],
         }
 

@@ -390,7 +390,7 @@ async def test_a_row_that_somebody_spoilt_is_none_of_ours(ovs: OvsRig) -> None:
 
 
 async def test_a_full_switch_says_so(ovs: OvsRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pileus.host.switch.database.LAST_TAG", 2)
+    monkeypatch.setattr("pileus.host.switch.tags.LAST", 2)
     for _ in range(2):
         await plugged(ovs, wiring(1, network()))
     with pytest.raises(SwitchError, match="no local tag is left"):
