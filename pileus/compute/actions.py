@@ -105,6 +105,14 @@ def finish(
     return change(tx, action, state=state, stamps=merged, details=noted, message=message, due_at=None, finished_at=now)
 
 
+def ask_again(tx: Tx, host: str) -> list[str]:
+    """A host began anew and knows nothing of what it was told: ids of the actions that wait for its answer, due now."""
+    its = select(servers.c.id).where(servers.c.host == host, servers.c.deleted_at.is_(None))
+    waiting = and_(actions.c.state == "sent", actions.c.server_id.in_(its))
+    tx.execute(update(actions).where(waiting).values(due_at=time.time(), resends=0))
+    return list(tx.execute(select(actions.c.id).where(waiting)).scalars())
+
+
 def open_of(tx: Tx, server_id: str) -> Row | None:
     """The action under way on a server."""
     statement = select(actions).where(actions.c.server_id == server_id, actions.c.state.in_(OPEN)).order_by(actions.c.started_at.desc())

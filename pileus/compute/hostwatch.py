@@ -27,11 +27,13 @@ class HostWatch:
             await subscription.close()
 
     async def beat(self, facts: HostFacts) -> None:
-        row, changed = await self._compute.store.write(hosts.beat, facts)
+        row, changed, again = await self._compute.store.write(outcomes.beat, facts)
         if changed:
             offer = hosts.inventories(facts, self._compute.settings.compute)
             await self._compute.placement.set_provider(row["id"], facts.host, offer)
             self._scheduler.forget()
+        if again:
+            await self._compute.hint(again)
 
     async def report(self, report: HostReport) -> None:
         orders = await self._compute.store.write(outcomes.reconcile, report)

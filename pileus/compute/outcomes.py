@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from pileus.compute import actions, quotas
+from pileus.compute import actions, hosts, quotas
 from pileus.compute.lifecycle import VERBS, Failure, fail, found, goes_elsewhere, succeed
 from pileus.compute.tables import servers
 from pileus.context import SYSTEM
-from pileus.messages import GuestNow, HostReport, Observed, PlugSignal, PowerState
+from pileus.messages import GuestNow, HostFacts, HostReport, Observed, PlugSignal, PowerState
 from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
 
@@ -139,6 +139,14 @@ def deleted(tx: Tx, action: Row, server: Row) -> None:
     )
     flavor = server["flavor"]
     quotas.give_back(tx, server["project_id"], instances=1, cores=flavor["vcpus"], ram=flavor["ram"])
+
+
+def beat(tx: Tx, facts: HostFacts) -> tuple[Row, bool, list[str]]:
+    """A host lives: its row, whether what it offers has changed, and what it must be told again because it began anew."""
+    before = hosts.by_name(tx, facts.host)
+    row, changed = hosts.beat(tx, facts)
+    anew = before is not None and before["facts"]["started_at"] != facts.started_at
+    return row, changed, actions.ask_again(tx, facts.host) if anew else []
 
 
 def reconcile(tx: Tx, report: HostReport) -> Orders:

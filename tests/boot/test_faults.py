@@ -84,6 +84,18 @@ async def test_host_restarted_in_the_middle(tmp_path: Path, signal: Signal, afte
 
 
 @both
+async def test_a_host_that_began_anew_is_told_at_once(tmp_path: Path, signal: Signal) -> None:
+    """It says so by its first heartbeat: nobody waits for the time at which unanswered messages are sent again."""
+    patient = settings(signal, simulated={"start": 0.06}, compute={"resend_interval": 60.0})
+    async with cloudlet(tmp_path, patient, hosts=1) as cloud:
+        ids = await cloud.create(count=4)
+        await cloud.until(lambda: cloud.ports["host-0"].ports)
+        await cloud.stop_host("host-0")
+        await cloud.start_host("host-0")
+        assert [(await cloud.settled(server_id, 10.0))["vm_state"] for server_id in ids] == ["active"] * 4
+
+
+@both
 @pytest.mark.parametrize("after", [0.0, 0.005, 0.02])
 async def test_worker_restarted_in_the_middle(tmp_path: Path, signal: Signal, after: float) -> None:
     async with cloudlet(tmp_path, settings(signal), hosts=2) as cloud:

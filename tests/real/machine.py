@@ -52,7 +52,11 @@ class Machine:
         return [pid for pid in pids_with(server_id) if "qemu" in Path(f"/proc/{pid}/comm").read_text()]
 
     def daemon(self, program: str) -> int:
-        return int((self.switch / f"{program}.pid").read_text())
+        """The process of a switch daemon; 0 while there is none."""
+        try:
+            return int((self.switch / f"{program}.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
 
     def dnsmasq(self) -> list[int]:
         return pids_with(f"{self.state}/dhcp/")
