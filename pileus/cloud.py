@@ -161,6 +161,7 @@ class Cloud:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(api.drain)),
         )

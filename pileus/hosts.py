@@ -46,7 +46,7 @@ def real_host(settings: Settings, state: Path, bus: Bus, source: ImageSource) ->
     parts = Parts(
         hypervisor=Qemu(state / "guests", settings.host, settings.compute, proof_guest=proof_guest),
         switch=switch,
-        dhcp=Dnsmasq(state / "dhcp", switch, settings.network),
+        dhcp=Dnsmasq(state / "dhcp", switch, settings.network, host=host_name(settings)),
         images=ImageCache(state / "cache", source, settings.host),
     )
     return Host(host_name(settings), parts, bus, settings)

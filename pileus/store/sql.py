@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Executable, Table
@@ -17,10 +18,18 @@ def _insert(tx: Tx, table: Table) -> Any:
     return sqlite.insert(table) if tx.dialect.name == "sqlite" else postgresql.insert(table)
 
 
+@cache
+def _insert_new(dialect: str, table: Table) -> Executable:
+    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    return insert.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
+
 def insert_new(tx: Tx, table: Table, values: Mapping[str, Any]) -> bool:
-    """Insert unless a unique key stands in the way; whether it was inserted. (An error would spoil the transaction on PostgreSQL.)"""
-    statement = _insert(tx, table).values(**values).on_conflict_do_nothing()
-    return tx.execute(statement).rowcount == 1
+    """Insert unless a unique key stands in the way; whether it was inserted. (An error would spoil the transaction on PostgreSQL.)
+
+    Values are plain ones, no SQL expressions: the statement is built once.
+    """
+    return tx.execute(_insert_new(tx.dialect.name, table), dict(values)).rowcount == 1
 
 
 def upsert(tx: Tx, table: Table, keys: Mapping[str, Any], values: Mapping[str, Any]) -> None:

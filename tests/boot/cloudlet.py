@@ -47,9 +47,8 @@ class NoImages:
     async def show(self, context: Context, image_id: str) -> ImageInfo:
         raise NotFound(f"No image {image_id}")
 
-    async def read(self, image_id: str) -> AsyncIterator[bytes]:
+    def read(self, image_id: str) -> AsyncIterator[bytes]:
         raise NotFound(f"No image {image_id}")
-        yield b""
 
 
 class Cloudlet:

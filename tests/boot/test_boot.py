@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -175,7 +176,7 @@ async def test_delete_in_the_middle_of_a_boot(tmp_path: Path, signal: Signal) ->
             await asyncio.sleep(0.01 * (turn % 3))
             await cloud.compute.act(USER, server_id, "delete")
         for server_id in ids:
-            await cloud.until(lambda server_id=server_id: _gone(cloud, server_id))
+            await cloud.until(partial(_gone, cloud, server_id))
         await cloud.nothing_left()
 
 

@@ -88,7 +88,7 @@ def test_refusals_are_openstack_s_words(verb: str, vm_state: lifecycle.VmState, 
 
 def test_a_hard_reboot_rescues() -> None:
     for vm_state in ("active", "paused", "stopped", "error"):
-        assert refusal(VERBS["reboot_hard"], ServerState(vm_state), "id") is None  # type: ignore[arg-type]
+        assert refusal(VERBS["reboot_hard"], ServerState(vm_state), "id") is None
     assert refusal(VERBS["reboot_hard"], ServerState("active", "rebooting"), "id") is None
 
 
