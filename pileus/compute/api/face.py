@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pileus.compute.api import (
     addresses,
+    aggregates,
     availability_zones,
     extensions,
     external_events,
@@ -34,6 +35,7 @@ RESOURCES = (
     server_actions,
     server_metadata,
     addresses,
+    aggregates,
     interfaces,
     instance_actions,
     external_events,
