@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,9 +41,17 @@ class Surroundings:
 
 async def surroundings(compute: Compute, found: Sequence[Row]) -> Surroundings:
     names = {row["host"] for row in found if row["host"] is not None}
-    near = await compute.store.read(_hosts, names) if names else {}
     ids = [row["id"] for row in found if row["vm_state"] != "building" and row["deleted_at"] is None]
-    return Surroundings(await compute.network.addresses(ids) if ids else {}, near)
+    near, addresses = await asyncio.gather(_hosts_of(compute, names), _addresses_of(compute, ids))
+    return Surroundings(addresses, near)
+
+
+async def _hosts_of(compute: Compute, names: set[str]) -> dict[str, Row]:
+    return await compute.store.read(_hosts, names) if names else {}
+
+
+async def _addresses_of(compute: Compute, ids: list[str]) -> dict[str, list[ServerAddress]]:
+    return await compute.network.addresses(ids) if ids else {}
 
 
 def _hosts(tx: Tx, names: set[str]) -> dict[str, Row]:

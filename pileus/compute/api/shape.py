@@ -9,7 +9,7 @@ from typing import Any
 
 from pileus.http.face import Call
 from pileus.http.paging import next_link
-from pileus.http.shape import iso, iso_micro
+from pileus.http.shape import iso
 from pileus.store.paging import Page
 
 VERSION_PATH = "/v2.1"
@@ -35,18 +35,21 @@ def add_next(
 
 
 @lru_cache(maxsize=4096)
-def _second(seconds: int) -> str | None:
-    return iso(seconds)
+def _second(seconds: int) -> str:
+    return iso(seconds) or ""
 
 
-def moment(seconds: float) -> str | None:
+def moment(seconds: float) -> str:
     """2026-11-22T13:00:00Z. Remembered: a page's servers share their seconds."""
     return _second(int(seconds))
 
 
 def micro(seconds: float | None) -> str | None:
     """2026-11-22T13:00:00.000000"""
-    return iso_micro(seconds)
+    if seconds is None:
+        return None
+    whole, part = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_second(whole)[:-1]}.{part:06}"
 
 
 @lru_cache(maxsize=8192)
