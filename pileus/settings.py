@@ -157,7 +157,12 @@ class Host(Section, frozen=True):
         Meta(description="OVSDB socket of a running Open vSwitch to use (unix:PATH); empty: daemons of our own in the state folder."),
     ] = ""
     bridge: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,12}$", description="Name of the integration bridge.")] = "br-int"
-    bridge_mappings: Annotated[dict[str, str], Meta(description="Physical network → Linux device that carries its VLANs.")] = {}
+    bridge_mappings: Annotated[
+        dict[str, str],
+        Meta(
+            description="Physical network → Linux device that carries its VLANs. The switch takes it for itself: it may carry no address."
+        ),
+    ] = {}
     guest_uid_base: Annotated[int, Meta(ge=1000, description="Guests run under numeric user ids of their own from here on.")] = (
         2_000_000_000
     )

@@ -15,7 +15,8 @@ class SwitchError(Exception):
 
 @dataclass(frozen=True)
 class Tap:
-    """A guest's network device. `fd` is open on it (no vnet header) and belongs to whoever called `open_tap`; -1 when simulated."""
+    """A guest's network device. `fd` is open on it (no vnet header) and belongs to whoever called `open_tap`; -1 when simulated, and
+    where the port's guest holds it already."""
 
     name: str
     fd: int

@@ -26,11 +26,12 @@ MARKER flow, which no packet reaches, stands and falls with the flows of its por
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pileus.host.switch import antispoof
+from pileus.host.switch.antispoof import number_of_mac
 from pileus.host.switch.openflow import (
     VLAN_PRESENT,
     Action,
@@ -63,10 +64,6 @@ LAYOUT = 2
 _KIND_SHIFT = 56
 _LARGEST_GENERATION = (1 << 64) - 1
 _MULTICAST = (0x010000000000, 0x010000000000)
-_ARP, _IPV4, _IPV6, _UDP, _ICMPV6 = 0x0806, 0x0800, 0x86DD, 17, 58
-_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 133, 134, 135, 136
-_LISTENER_TYPES = (131, 132, 143)
-_BROADCAST_ADDRESS = 0xFFFFFFFF
 
 _FLOOD, _TAKES_UNKNOWN = 1, 2
 _OUTSIDE, _HOST_ONLY = 1, 2
@@ -183,7 +180,7 @@ def remove_segment(network_id: str) -> list[Message]:
 
 def mark_of(port: PortWiring, ofport: int, tag: int) -> Mark:
     """What the port's marker will say. A port that is administratively down is in no group."""
-    takes_unknown = not port.port_security or any(_mac(pair.mac) != _mac(port.mac) for pair in port.allowed_pairs)
+    takes_unknown = not port.port_security or any(number_of_mac(pair.mac) != number_of_mac(port.mac) for pair in port.allowed_pairs)
     return Mark(port.generation, ofport, tag, flood=port.admin_up, unknown=port.admin_up and takes_unknown)
 
 
@@ -195,11 +192,14 @@ def add_port(port: PortWiring, ofport: int, tag: int) -> list[Message]:
     if not port.admin_up:
         return [*flows, Flow(CLASSIFY, 100, own, {"in_port": ofport})]
     flows.append(_classify(own, ofport, tag, ANTI_SPOOF if port.port_security else L2))
-    flows += _delivery(own, ofport, tag, _mac(port.mac))
+    flows += _delivery(own, ofport, tag, number_of_mac(port.mac))
     if port.port_security:
-        flows += _anti_spoof(own, port, ofport)
+        flows += [
+            Flow(ANTI_SPOOF, rule.priority, own, {"in_port": ofport, **rule.match}, goto=EGRESS if rule.passes else None)
+            for rule in antispoof.rules(port)
+        ]
         flows.append(Flow(EGRESS, 50, own, {SOURCE: ofport}, goto=L2))
-        macs = {_mac(pair.mac) for pair in port.allowed_pairs} - {_mac(port.mac)}
+        macs = {number_of_mac(pair.mac) for pair in port.allowed_pairs} - {number_of_mac(port.mac)}
         flows += [Flow(UNKNOWN, 50, own, {DESTINATION: ofport, "eth_dst": mac}, goto=INGRESS) for mac in sorted(macs)]
     else:
         flows.append(Flow(UNKNOWN, 50, own, {DESTINATION: ofport}, goto=INGRESS))
@@ -214,7 +214,7 @@ def add_dhcp_device(network_id: str, mac: str, ofport: int, tag: int) -> list[Me
         DeleteFlows(own),
         _marker(own, dhcp_mark(ofport, tag)),
         Flow(CLASSIFY, 100, own, {"in_port": ofport, "vlan_vid": 0}, registers, goto=L2),
-        *_delivery(own, ofport, tag, _mac(mac)),
+        *_delivery(own, ofport, tag, number_of_mac(mac)),
         Flow(INGRESS, 60, own, {DESTINATION: ofport, ORIGIN: _OUTSIDE}),
     ]
 
@@ -251,72 +251,6 @@ def _delivery(own: int, ofport: int, tag: int, mac: int) -> list[Flow]:
         Flow(L2, 100, own, {NETWORK: tag, "eth_dst": mac}, (SetField(DESTINATION, ofport),), goto=INGRESS),
         Flow(INGRESS, 50, own, {DESTINATION: ofport}, goto=OUTPUT),
     ]
-
-
-def _anti_spoof(own: int, port: PortWiring, ofport: int) -> Iterator[Flow]:
-    mac = _mac(port.mac)
-    v4, v6 = _senders(port)
-
-    def flow(priority: int, match: dict[str, Value], *, passes: bool = True) -> Flow:
-        return Flow(ANTI_SPOOF, priority, own, {"in_port": ofport, **match}, goto=EGRESS if passes else None)
-
-    # To a DHCP client's port only servers send.
-    yield flow(100, {"eth_type": _IPV4, "ip_proto": _UDP, "udp_dst": 68}, passes=False)
-    dhcp = {"eth_type": _IPV4, "ip_proto": _UDP, "ipv4_src": 0, "ipv4_dst": _BROADCAST_ADDRESS, "udp_src": 68, "udp_dst": 67}
-    yield flow(90, {"eth_src": mac, **dhcp})
-    for source, (address, mask) in v4:
-        yield flow(80, {"eth_src": source, "eth_type": _IPV4, **_masked("ipv4_src", address, mask, 32)})
-        arp: dict[str, Value] = {"eth_src": source, "eth_type": _ARP, "arp_sha": source}
-        yield flow(80, {**arp, **_masked("arp_spa", address, mask, 32)})
-        # A probe (RFC 5227) asks for the own address with no sender.
-        yield flow(80, {**arp, "arp_op": 1, "arp_spa": 0, **_masked("arp_tpa", address, mask, 32)})
-    icmp: dict[str, Value] = {"eth_type": _IPV6, "ip_proto": _ICMPV6}
-    yield flow(100, {"eth_type": _IPV6, "ip_proto": _UDP, "udp_dst": 546}, passes=False)
-    yield flow(100, {**icmp, "icmpv6_type": _ROUTER_ADVERTISEMENT}, passes=False)
-    for kind in (_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT):
-        yield flow(90, {**icmp, "icmpv6_type": kind}, passes=False)
-    for kind in (_ROUTER_SOLICITATION, *_LISTENER_TYPES):
-        yield flow(80, {"eth_src": mac, **icmp, "ipv6_src": 0, "icmpv6_type": kind})
-    for source, (address, mask) in v6:
-        sender = {"eth_src": source, "eth_type": _IPV6, **_masked("ipv6_src", address, mask, 128)}
-        yield flow(80, sender)
-        target = _masked("nd_target", address, mask, 128)
-        solicit = {**icmp, "icmpv6_type": _NEIGHBOUR_SOLICITATION}
-        # Duplicate address detection (RFC 4862) asks for the own address with no sender.
-        yield flow(95, {**solicit, "eth_src": source, "ipv6_src": 0, **target})
-        for link_address in (source, 0):
-            yield flow(95, {**solicit, **sender, "nd_sll": link_address})
-            advertise = {**icmp, "icmpv6_type": _NEIGHBOUR_ADVERTISEMENT, **sender, **target}
-            yield flow(95, {**advertise, "nd_tll": link_address})
-
-
-_Sender = tuple[int, tuple[int, int]]
-
-
-def _senders(port: PortWiring) -> tuple[list[_Sender], list[_Sender]]:
-    """MAC and (address, mask) that the port may send as: IPv4, IPv6. Each MAC has its link-local address (RFC 4291, appendix A)."""
-    own = _mac(port.mac)
-    pairs = [(own, ipaddress.ip_network(fixed.address)) for fixed in port.fixed_ips]
-    pairs += [(_mac(pair.mac), ipaddress.ip_network(pair.ip, strict=False)) for pair in port.allowed_pairs]
-    v4 = [(mac, (int(net.network_address), int(net.netmask))) for mac, net in pairs if net.version == 4]
-    v6 = [(mac, (int(net.network_address), int(net.netmask))) for mac, net in pairs if net.version == 6]
-    v6 += [(mac, (_link_local(mac), (1 << 128) - 1)) for mac in {own, *(mac for mac, _ in v6)}]
-    return list(dict.fromkeys(v4)), list(dict.fromkeys(v6))
-
-
-def _masked(name: str, address: int, mask: int, bits: int) -> dict[str, Value]:
-    if mask == 0:
-        return {}
-    return {name: address if mask == (1 << bits) - 1 else (address, mask)}
-
-
-def _link_local(mac: int) -> int:
-    high, low = (mac >> 24) ^ 0x020000, mac & 0xFFFFFF
-    return 0xFE80 << 112 | high << 40 | 0xFFFE << 24 | low
-
-
-def _mac(text: str) -> int:
-    return int(text.replace(":", ""), 16)
 
 
 # --- Markers -------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ async def taken(call: Awaitable[None]) -> float:
 
 @pytest.mark.parametrize("step", ["plug", "wire", "unplug"])
 async def test_each_step_takes_its_latency(step: str) -> None:
-    switch = SimulatedSwitch(msgspec.structs.replace(Simulated(), **{step: 0.03}))
+    switch = SimulatedSwitch(msgspec.structs.replace(Simulated(), **{step: 0.2}))
     port = wiring(1, network())
     await switch.open_tap(port.port_id, 1400)
     calls: dict[str, Callable[[], Awaitable[None]]] = {
@@ -42,7 +42,7 @@ async def test_each_step_takes_its_latency(step: str) -> None:
     }
     for name, call in calls.items():
         seconds = await taken(call())
-        assert (0.03 <= seconds < 0.06) if name == step else seconds < 0.02, name
+        assert (seconds > 0.19) == (name == step), name
 
 
 async def test_jitter_spreads_latencies_and_a_seed_repeats_them() -> None:
