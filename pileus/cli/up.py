@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ def up(settings: Settings, origins: Mapping[str, str]) -> None:
     """Run until SIGTERM or Ctrl-C; requests under way are finished, guests go on. Raises StartupError."""
     log_to_stderr(settings.log_level)
     choice = choose(settings)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors a guest, one a connection
     uvloop.run(_run(Cloud(effective(settings, origins, choice), choice)))
 
 

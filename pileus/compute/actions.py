@@ -82,6 +82,10 @@ def take(tx: Tx, action_id: str, lease: float) -> tuple[Row, Row] | None:
 def free(tx: Tx, server_id: str) -> list[str]:
     """The computing is over; ids of the server's actions that are due, having perhaps waited for that."""
     tx.execute(update(servers).where(servers.c.id == server_id).values(lease_until=0.0))
+    return due_of(tx, server_id)
+
+
+def due_of(tx: Tx, server_id: str) -> list[str]:
     return list(tx.execute(select(actions.c.id).where(actions.c.server_id == server_id, actions.c.due_at <= time.time())).scalars())
 
 

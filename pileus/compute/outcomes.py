@@ -50,12 +50,17 @@ def _set(tx: Tx, server: Mapping[str, Any], **values: Any) -> bool:
     return tx.execute(update(servers).where(*guard).values(updated_at=time.time(), **values)).rowcount == 1
 
 
-def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any]) -> bool:
-    """The host is about to be told; False when the action was overtaken meanwhile."""
+def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any]) -> list[str] | None:
+    """The host is about to be told, and the computing is over: ids of the server's actions that waited for that.
+
+    None when the action was overtaken meanwhile.
+    """
     if not actions.change(tx, action, within=(action["state"],), **values):
-        return False
+        return None
     task = {"task_state": "spawning"} if action["name"] == "create" else {}
-    return _set(tx, server, host=server["host"], boot=server["boot"], **task)
+    if not _set(tx, server, host=server["host"], boot=server["boot"], lease_until=0.0, **task):
+        return None
+    return actions.due_of(tx, server["id"])
 
 
 def take(tx: Tx, message: Observed) -> Taken | None:

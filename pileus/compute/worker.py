@@ -121,52 +121,60 @@ class Worker:
                 return
             action, server = taken
             verb = VERBS[action["name"]]
+            freed = False
             try:
                 async with self._lanes[verb.name == "delete"]:
-                    await self._compute_steps(verb, action, server)
+                    freed = await self._compute_steps(verb, action, server)
             finally:
-                for waiting in await asyncio.shield(self._compute.store.write(actions.free, server["id"])):
-                    self._launch(waiting)
+                if not freed:
+                    self._launch_all(await asyncio.shield(self._compute.store.write(actions.free, server["id"])))
         except Exception:
             log.exception("action failed; the sweep tries it again", action=action_id)
 
-    async def _compute_steps(self, verb: Verb, action: Row, server: Row) -> None:
+    def _launch_all(self, action_ids: list[str]) -> None:
+        for action_id in action_ids:
+            self._launch(action_id)
+
+    async def _compute_steps(self, verb: Verb, action: Row, server: Row) -> bool:
+        """Go on with an action where it is; whether the server's lease was given back on the way."""
         if action["state"] == "unwinding":
             await self._unwind(action, server, Failure(**action["details"]["failure"]))
-            return
+            return False
         if action["state"] == "sent":
-            await self._waiting(verb, action, server)
-            return
+            return await self._waiting(verb, action, server)
         if time.time() > action["deadline"]:
             await self._failed(action, server, Failure("queued", server["host"] or "", "no worker finished it in time"))
-            return
+            return False
         action["stamps"]["queued"] = time.time()
         try:
             desired = await self._steps.run(verb, action, server)
         except StepFailed as failed:
             await self._failed(action, server, failed.failure)
-            return
-        if desired is not None:
-            await self._send(action, server, desired)
+            return False
+        return desired is not None and await self._send(action, server, desired)
 
-    async def _waiting(self, verb: Verb, action: Row, server: Row) -> None:
+    async def _waiting(self, verb: Verb, action: Row, server: Row) -> bool:
         """Sent and not answered: send again, which is the question; or give up."""
         if verb.name == "delete" and "removed" in action["stamps"]:
             await self._steps.release(action, server)
-            return
+            return False
         host = str(server["host"])
         down = await self._steps.down_reason(host)
         if verb.name == "delete" and down is not None:
             await self._steps.release(action, server)  # the host removes the guest when it is back: it is told then
-            return
+            return False
         if down is not None or time.time() > action["deadline"]:
             cause = down or "the host did not say how it ended"
             await self._failed(action, server, Failure("sent", host, cause, retry=True))
-            return
-        desired = await self._steps.desired(verb, action, server)
-        await self._send(action, server, desired)
+            return False
+        try:
+            desired = await self._steps.desired(verb, action, server)
+        except StepFailed as failed:
+            await self._failed(action, server, failed.failure)
+            return False
+        return await self._send(action, server, desired)
 
-    async def _send(self, action: Row, server: Row, desired: Desired) -> None:
+    async def _send(self, action: Row, server: Row, desired: Desired) -> bool:
         """Write down that it was sent and when to ask again, then send: publish after commit."""
         wait = self._compute.settings.compute.resend_interval * 2 ** min(action["resends"], 4)
         stamps = {**action["stamps"]} if action["state"] == "sent" else {**action["stamps"], "sent": time.time()}
@@ -177,8 +185,12 @@ class Worker:
             "resends": action["resends"] + 1,
             "due_at": time.time() + wait,
         }
-        if await self._compute.store.write(outcomes.sent, action, server, values):
-            await self._compute.bus.publish(desired_subject(str(server["host"])), desired)
+        waiting = await self._compute.store.write(outcomes.sent, action, server, values)
+        if waiting is None:
+            return False
+        await self._compute.bus.publish(desired_subject(str(server["host"])), desired)
+        self._launch_all(waiting)
+        return True
 
     async def _failed(self, action: Row, server: Row, failure: Failure) -> None:
         """Unwind all of it, whoever says so first; an answer that comes now comes too late."""
