@@ -368,6 +368,22 @@ async def test_flows_that_others_removed_are_not_believed_in(ovs: OvsRig) -> Non
     assert await frames.pass_soon(a, b, arp(A, IP_A, IP_B)) == []
 
 
+async def test_a_switch_that_stays_away_is_an_error_and_one_that_comes_back_is_used(ovs: OvsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    port, back = wiring(1, network()), asyncio.Event()
+    await plugged(ovs, port)
+    ovs.switch.on_reset = back.set
+    monkeypatch.setattr(openvswitch, "_BACK_LIMIT", 0.1)
+    with monkeypatch.context() as without_programs:
+        without_programs.setenv("PATH", "/nonexistent")
+        ovs.kill("ovs-vswitchd")
+        for call in (ovs.switch.wire(port), ovs.switch.plug(port), ovs.switch.unplug(["another"])):
+            with pytest.raises(SwitchError, match="was not there"):
+                await call
+    await asyncio.wait_for(back.wait(), LIMIT)
+    await ovs.switch.wire(port)
+    assert (await found(ovs.switch))[port.port_id].wired == 1
+
+
 async def test_a_bridge_that_somebody_removed_is_made_again(ovs: OvsRig) -> None:
     await wired(ovs, wiring(1, network()))
     back = asyncio.Event()
