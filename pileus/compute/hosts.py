@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from pileus.compute.tables import hosts, servers
 from pileus.messages import HostFacts
 from pileus.settings import Compute
 from pileus.store import Tx
+from pileus.store.paging import Page, fetch
 from pileus.store.sql import Row, first, insert_new, rows
 
 
@@ -62,6 +63,25 @@ def by_name(tx: Tx, name: str) -> Row | None:
     return first(tx, select(hosts).where(hosts.c.name == name))
 
 
+def by_names(tx: Tx, names: Collection[str]) -> dict[str, Row]:
+    return {row["name"]: row for row in rows(tx, select(hosts).where(hosts.c.name.in_(names)))}
+
+
+def matching(tx: Tx, part: str) -> list[Row]:
+    """Hosts whose name contains it."""
+    return rows(tx, select(hosts).where(hosts.c.name.contains(part, autoescape=True)).order_by(hosts.c.name))
+
+
+def page(tx: Tx, wanted: Page) -> list[Row]:
+    """One page of hosts; markers are ids. Sorted by `name`."""
+    return fetch(tx, select(hosts), wanted, id_column=hosts.c.id, sortable={"name": hosts.c.name})
+
+
+def has_zone(tx: Tx, zone: str) -> bool:
+    """Is there a host in this availability zone?"""
+    return first(tx, select(hosts.c.name).where(hosts.c.zone == zone).limit(1)) is not None
+
+
 def is_up(row: Mapping[str, Any], settings: Compute, now: float | None = None) -> bool:
     return not row["forced_down"] and (time.time() if now is None else now) - row["seen_at"] < settings.service_down_time
 
@@ -72,6 +92,16 @@ def change(tx: Tx, service_id: str, /, **values: Any) -> Row | None:
     if tx.execute(update(hosts).where(hosts.c.service_id == service_id).values(**values)).rowcount == 0:
         return None
     return first(tx, select(hosts).where(hosts.c.service_id == service_id))
+
+
+def guests_on(tx: Tx, names: Collection[str]) -> dict[str, list[Row]]:
+    """Per host: id and name of its servers, the oldest first."""
+    on: dict[str, list[Row]] = {}
+    columns = (servers.c.host, servers.c.id, servers.c.name)
+    wanted = select(*columns).where(servers.c.host.in_(names), servers.c.deleted_at.is_(None)).order_by(servers.c.created_at)
+    for row in rows(tx, wanted):
+        on.setdefault(row["host"], []).append(row)
+    return on
 
 
 def guest_counts(tx: Tx) -> dict[str, dict[str, int]]:

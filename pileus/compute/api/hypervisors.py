@@ -9,20 +9,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 
 from pileus.compute import hosts
 from pileus.compute.api import forms
 from pileus.compute.api.shape import add_next, number_of
 from pileus.compute.service import Compute
-from pileus.compute.tables import hosts as host_table
-from pileus.compute.tables import servers
 from pileus.errors import BadRequest, NotFound
 from pileus.http import paging
 from pileus.http.face import Call, Reply, Route
 from pileus.store import Tx
-from pileus.store.paging import Page, fetch
-from pileus.store.sql import Row, rows
+from pileus.store.paging import Page
+from pileus.store.sql import Row
 
 _NO_HOST: Row = {"facts": {"vcpus": 0, "memory_mb": 0, "disk_gb": 0}}
 LIST_QUERY = ("limit", "marker", "hypervisor_hostname_pattern", "with_servers")
@@ -43,7 +40,7 @@ async def show_hypervisor(compute: Compute, call: Call) -> Reply:
     counts = await _counts(compute, call)
     view = _view(compute, call, row, detail=True, counts=counts)
     if call.since(2, 53) and paging.boolean(call, "with_servers"):
-        found = await compute.store.read(_servers_on, [row["name"]])
+        found = await compute.store.read(hosts.guests_on, [row["name"]])
         _add_servers(call, view, found.get(row["name"], []))
     return Reply(body={"hypervisor": view})
 
@@ -63,7 +60,7 @@ async def search(compute: Compute, call: Call) -> Reply:
 
 async def list_servers(compute: Compute, call: Call) -> Reply:
     found = await compute.store.read(_matching, call.path["id"])
-    on = await compute.store.read(_servers_on, [row["name"] for row in found])
+    on = await compute.store.read(hosts.guests_on, [row["name"] for row in found])
     views = []
     for row in found:
         view = _view(compute, call, row, detail=False, counts={})
@@ -95,7 +92,7 @@ async def _list(compute: Compute, call: Call, *, detail: bool) -> Reply:
     counts = await _counts(compute, call) if detail else {}
     views = [_view(compute, call, row, detail=detail, counts=counts) for row in found]
     if call.since(2, 53) and paging.boolean(call, "with_servers"):
-        on = await compute.store.read(_servers_on, [row["name"] for row in found])
+        on = await compute.store.read(hosts.guests_on, [row["name"] for row in found])
         for row, view in zip(found, views, strict=True):
             _add_servers(call, view, on.get(row["name"], []))
     body: dict[str, Any] = {"hypervisors": views}
@@ -114,7 +111,7 @@ def _page(tx: Tx, page: Page, by_uuid: bool) -> list[Row]:
             page = replace(page, marker=_find(tx, page.marker, False)["id"])
         except NotFound:
             raise BadRequest(f"marker [{page.marker}] not found") from None
-    return fetch(tx, select(host_table), page, id_column=host_table.c.id, sortable={"name": host_table.c.name})
+    return hosts.page(tx, page)
 
 
 def _find(tx: Tx, identifier: str, by_uuid: bool) -> Row:
@@ -128,23 +125,15 @@ def _find(tx: Tx, identifier: str, by_uuid: bool) -> Row:
 
 
 def _matching(tx: Tx, pattern: str) -> list[Row]:
-    found = rows(tx, select(host_table).where(host_table.c.name.contains(pattern, autoescape=True)).order_by(host_table.c.name))
+    found = hosts.matching(tx, pattern)
     if not found:
         raise NotFound(f"No hypervisor matching '{pattern}' could be found.")
     return found
 
 
-def _servers_on(tx: Tx, names: list[str]) -> dict[str, list[dict[str, str]]]:
-    on: dict[str, list[dict[str, str]]] = {}
-    columns = (servers.c.host, servers.c.id, servers.c.name)
-    for row in tx.execute(select(*columns).where(servers.c.host.in_(names), servers.c.deleted_at.is_(None)).order_by(servers.c.created_at)):
-        on.setdefault(row.host, []).append({"name": row.name, "uuid": row.id})
-    return on
-
-
-def _add_servers(call: Call, view: dict[str, Any], found: list[dict[str, str]]) -> None:
+def _add_servers(call: Call, view: dict[str, Any], found: list[Row]) -> None:
     if found or call.since(2, 75):
-        view["servers"] = found
+        view["servers"] = [{"name": row["name"], "uuid": row["id"]} for row in found]
 
 
 def _view(compute: Compute, call: Call, row: Row, *, detail: bool, counts: Counts) -> dict[str, Any]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, false, func, not_, or_, true
 
-from pileus.compute.api import forms, patterns
+from pileus.compute.api import forms, patterns, server_sorts
 from pileus.compute.lifecycle import PLAIN_STATUS, POWER_NUMBER, STATUS
 from pileus.compute.service import Compute
 from pileus.compute.tables import servers
 from pileus.errors import BadRequest, Forbidden
-from pileus.http import paging
 from pileus.http.face import Call
 from pileus.http.microversions import Version
 from pileus.store.paging import Page
@@ -21,93 +20,15 @@ from pileus.store.paging import Page
 Condition = ColumnElement[bool]
 
 NOVA_STATUSES = frozenset(
-    [
-        "ACTIVE",
-        "BUILD",
-        "DELETED",
-        "ERROR",
-        "HARD_REBOOT",
-        "MIGRATING",
-        "PASSWORD",
-        "PAUSED",
-        "REBOOT",
-        "REBUILD",
-        "RESCUE",
-        "RESIZE",
-        "REVERT_RESIZE",
-        "SHELVED",
-        "SHELVED_OFFLOADED",
-        "SHUTOFF",
-        "SOFT_DELETED",
-        "SUSPENDED",
-        "UNKNOWN",
-        "VERIFY_RESIZE",
-    ]
+    {
+        *("ACTIVE", "BUILD", "DELETED", "ERROR", "HARD_REBOOT", "MIGRATING", "PASSWORD", "PAUSED", "REBOOT", "REBUILD", "RESCUE", "RESIZE"),
+        *("REVERT_RESIZE", "SHELVED", "SHELVED_OFFLOADED", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "UNKNOWN", "VERIFY_RESIZE"),
+    }
 )
 PAGING = ("limit", "marker", "sort_key", "sort_dir")
 FORBIDDEN_FIELDS = frozenset(
     {"block_device_mapping", "services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices"}
 )
-ADMIN_SORTS = frozenset({"host", "node"})
-SORTS = frozenset(
-    [
-        "access_ip_v4",
-        "access_ip_v6",
-        "auto_disk_config",
-        "availability_zone",
-        "config_drive",
-        "created_at",
-        "display_description",
-        "display_name",
-        "host",
-        "hostname",
-        "image_ref",
-        "instance_type_id",
-        "key_name",
-        "launch_index",
-        "launched_at",
-        "locked_by",
-        "node",
-        "power_state",
-        "project_id",
-        "task_state",
-        "terminated_at",
-        "updated_at",
-        "user_id",
-        "uuid",
-        "vm_state",
-    ]
-)
-CONSTANT_SORTS = frozenset({"kernel_id", "progress", "ramdisk_id", "root_device_name"})
-"""Sort keys that order nothing here."""
-IGNORED_SORTS = frozenset(
-    [
-        "architecture",
-        "cell_name",
-        "cleaned",
-        "default_ephemeral_device",
-        "default_swap_device",
-        "deleted",
-        "deleted_at",
-        "disable_terminate",
-        "ephemeral_gb",
-        "ephemeral_key_uuid",
-        "id",
-        "key_data",
-        "launched_on",
-        "locked",
-        "memory_mb",
-        "os_type",
-        "reservation_id",
-        "root_gb",
-        "shutdown_terminate",
-        "user_data",
-        "vcpus",
-        "vm_mode",
-    ]
-)
-"""Keys that Nova takes before 2.75 and does not sort by."""
-
 MOST_BY_ADDRESS = 10_000
 NEVER: Version = (99, 0)
 _YES = frozenset({"true", "1", "on", "yes", "t", "y"})
@@ -244,7 +165,7 @@ async def parse(compute: Compute, call: Call) -> Wanted:
     for key, version in (("ip", 4), ("ip6", 6)):
         if key in given:
             where.append(await _at_address(compute, key, given[key], version))
-    return Wanted(where, _page(call), deleted)
+    return Wanted(where, server_sorts.parse(call), deleted)
 
 
 async def _at_address(compute: Compute, key: str, pattern: str, version: int) -> Condition:
@@ -314,17 +235,3 @@ def _changes(given: Mapping[str, str]) -> list[Condition]:
     if before is not None:
         found.append(servers.c.updated_at < before + 1)  # times are shown to the second
     return found
-
-
-def _page(call: Call) -> Page:
-    """Sort keys as Nova checks them: some only admins may use, some order nothing, some are no keys any more since 2.75."""
-    page = paging.parse(call)
-    valid = SORTS | {"locked"} if call.since(2, 73) else SORTS
-    ignored = CONSTANT_SORTS if call.since(2, 75) else CONSTANT_SORTS | IGNORED_SORTS
-    for key, _ in page.sorts:
-        if key not in valid | ignored:
-            raise BadRequest(f"Invalid input for query parameters sort_key. Value: {key}. It is not one of {', '.join(sorted(valid))}")
-        if key in ADMIN_SORTS and not call.context.is_admin:
-            raise Forbidden(f"Only administrators can sort servers by {key}")
-    sorts = tuple((key, way) for key, way in page.sorts if key in valid)
-    return replace(page, sorts=sorts or (("created_at", "desc"),))

@@ -8,18 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement
 
 from pileus.clients.network import ServerAddress
 from pileus.compute import hosts
 from pileus.compute.api.shape import bookmark, host_id, links, micro, moment
 from pileus.compute.lifecycle import POWER_NUMBER, status
 from pileus.compute.service import Compute
-from pileus.compute.tables import hosts as host_table
 from pileus.compute.tables import servers
 from pileus.http.face import Call
-from pileus.store import Tx
-from pileus.store.sql import Row, rows
+from pileus.store.sql import Row
 
 ROOT_DEVICE = "/dev/vda"
 _PROGRESS = frozenset({"ACTIVE", "BUILD"})
@@ -47,16 +45,11 @@ async def surroundings(compute: Compute, found: Sequence[Row]) -> Surroundings:
 
 
 async def _hosts_of(compute: Compute, names: set[str]) -> dict[str, Row]:
-    return await compute.store.read(_hosts, names) if names else {}
+    return await compute.store.read(hosts.by_names, names) if names else {}
 
 
 async def _addresses_of(compute: Compute, ids: list[str]) -> dict[str, list[ServerAddress]]:
     return await compute.network.addresses(ids) if ids else {}
-
-
-def _hosts(tx: Tx, names: set[str]) -> dict[str, Row]:
-    found = rows(tx, select(host_table).where(host_table.c.name.in_(names)))
-    return {row["name"]: row for row in found}
 
 
 def brief(call: Call, row: Row) -> dict[str, Any]:

@@ -7,15 +7,13 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from sqlalchemy import select
 
-from pileus.compute import flavors, keypairs, metadata, quotas, servers
+from pileus.compute import flavors, hosts, keypairs, metadata, quotas, servers
 from pileus.compute.api import forms, server_filters, server_request, server_view
 from pileus.compute.api.server_request import CreateServer, DiskConfig, NewServer
 from pileus.compute.api.shape import VERSION_PATH, add_next, links
 from pileus.compute.quotas import OverQuota
 from pileus.compute.service import Compute
-from pileus.compute.tables import hosts
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden, NotFound
 from pileus.http.face import Call, Reply, Route
@@ -140,10 +138,9 @@ def _look_up(tx: Tx, compute: Compute, context: Context, flavor_ref: str | int, 
             raise BadRequest("Invalid key_name provided.") from None
     metadata.check(tx, compute.settings.quota, context.project, len(values["metadata"]))
     zone, host = values["zone"], values["forced_host"]
-    if host is not None and tx.execute(select(hosts.c.name).where(hosts.c.name == host)).first() is None:
+    if host is not None and hosts.by_name(tx, host) is None:
         raise BadRequest(f"Compute host {host} could not be found.")
-    known_zone = zone in (None, compute.settings.compute.availability_zone)
-    if not known_zone and tx.execute(select(hosts.c.name).where(hosts.c.zone == zone).limit(1)).first() is None:
+    if zone not in (None, compute.settings.compute.availability_zone) and not hosts.has_zone(tx, zone):
         raise BadRequest("The requested availability zone is not available")
     return flavors.snapshot(flavor), {"public_keys": keys}
 
