@@ -137,7 +137,13 @@ class Network(Section, frozen=True):
     ] = 2.0
     notify_timeout: Annotated[float, Meta(gt=0, description="Limit of one notification request to the compute API.")] = 30.0
     report_interval: Annotated[Seconds, Meta(description="The agent gathers reports for this long before it sends them as one.")] = 0.0
-    rpc_timeout: Annotated[float, Meta(gt=0, description="Limit of one RPC of an agent; tried again after it.")] = 60.0
+    rpc_timeout: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Longest wait for the answer to one RPC of an agent; the first tries wait less, and it is tried until answered.",
+        ),
+    ] = 60.0
     agent_down_time: Annotated[float, Meta(gt=0, description="An agent not heard of for so long counts as dead.")] = 75.0
 
 

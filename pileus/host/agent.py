@@ -11,7 +11,7 @@ import structlog
 
 from pileus.bus import Bus, BusError
 from pileus.host.dhcp import Dhcp
-from pileus.host.reporter import Reporter
+from pileus.host.reporter import PAUSE, Reporter, growing_limits
 from pileus.host.switch import Switch, SwitchError
 from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, PortLevel, PortsChanged, PortWiring
 from pileus.settings import Network
@@ -163,15 +163,18 @@ class Agent:
                 await asyncio.sleep(RETRY)
 
     async def _notice_loop(self) -> None:
-        """Plugged ports → their details, all that have gathered in one question → wire."""
+        """Plugged ports → their details, all that have gathered in one question → wire. A question that waits holds up no other."""
         noticed: asyncio.Queue[str] = asyncio.Queue()
         self._spawn(self._watch(noticed.put_nowait), "agent-watch")
         while True:
             ids = {await noticed.get()}
             while not noticed.empty():
                 ids.add(noticed.get_nowait())
-            for port in (await self._details(sorted(ids), patient=True)).values():
-                self._spawn(self._quietly(self.wire(port)), "agent-wire")
+            self._spawn(self._wire_noticed(sorted(ids)), "agent-details")
+
+    async def _wire_noticed(self, ids: list[str]) -> None:
+        for port in (await self._details(ids, patient=True)).values():
+            self._spawn(self._quietly(self.wire(port)), "agent-wire")
 
     async def _watch(self, notice: Callable[[str], None]) -> None:
         async for port in self._switch.watch():
@@ -181,18 +184,17 @@ class Agent:
 
     async def _details(self, ids: list[str], *, patient: bool = False) -> dict[str, PortWiring]:
         """What ports are meant to be, by RPC. `patient`: ask until answered, else an empty answer where nobody answers."""
-        wait = RETRY
-        while True:
+        question = DeviceDetailsRequest(self._host, ids)
+        for limit in growing_limits(self._settings.rpc_timeout):
             try:
-                question = DeviceDetailsRequest(self._host, ids)
-                answer = await self._bus.request(DETAILS, question, DeviceDetails, timeout=self._settings.rpc_timeout)
+                answer = await self._bus.request(DETAILS, question, DeviceDetails, timeout=limit)
                 return {port.port_id: port for port in answer.ports}
             except BusError as error:
                 if not patient:
-                    return {}
+                    break
                 log.warning("no port details, asking again", ports=len(ids), cause=str(error))
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, 30.0)
+                await asyncio.sleep(PAUSE)
+        return {}
 
     async def _quietly(self, work: Awaitable[object]) -> None:
         try:

@@ -15,7 +15,6 @@ from pileus.bus import Bus, BusError
 from pileus.host.agent import Agent, WireError
 from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest
 
-
 FIRST_LOOK = 1.0
 """Seconds without a word after which the level is read; then after twice as long, and so on, and once more at the end."""
 

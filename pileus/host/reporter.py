@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import structlog
 
@@ -13,7 +14,16 @@ from pileus.settings import Network
 log = structlog.get_logger(__name__)
 
 BATCH = 256
-FIRST_RETRY, LAST_RETRY = 0.1, 10.0
+FIRST_LIMIT = 1.0
+PAUSE = 0.1
+
+
+def growing_limits(most: float) -> Iterator[float]:
+    """Seconds to wait for each try of an RPC: short first, because a lost message must cost little; then as long as allowed."""
+    limit = min(FIRST_LIMIT, most)
+    while True:
+        yield limit
+        limit = min(limit * 2, most)
 
 
 class Reporter:
@@ -41,12 +51,10 @@ class Reporter:
             await self._send(batch)
 
     async def _send(self, batch: list[PortLevel]) -> None:
-        wait = FIRST_RETRY
-        while True:
+        for limit in growing_limits(self._settings.rpc_timeout):
             try:
-                await self._bus.request(LEVELS, DeviceLevels(self._host, batch), Taken, timeout=self._settings.rpc_timeout)
+                await self._bus.request(LEVELS, DeviceLevels(self._host, batch), Taken, timeout=limit)
                 return
             except BusError as error:
                 log.warning("report not taken, trying again", ports=len(batch), cause=str(error))
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, LAST_RETRY)
+                await asyncio.sleep(PAUSE)

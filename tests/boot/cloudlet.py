@@ -22,9 +22,9 @@ from pileus.compute.worker import Worker
 from pileus.context import SYSTEM, Context
 from pileus.errors import NotFound
 from pileus.host.dhcp import SimulatedDhcp
-from pileus.host.images import ImageCache
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.host.hypervisor.simulated import World as Guests
+from pileus.host.images import ImageCache
 from pileus.host.service import Host, Parts
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.host.switch.simulated import World as Ports
