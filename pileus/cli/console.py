@@ -33,8 +33,8 @@ def attach(state: Path, ref: str) -> None:
         if not sys.stdin.isatty():
             _join(line, interactive=False)
             return
-        print(f"Connected to {server['name']}. Enter shows the prompt, Ctrl-] leaves.", file=sys.stderr)
         with _raw(sys.stdin.fileno()):
+            print(f"Connected to {server['name']}. Enter shows the prompt, Ctrl-] leaves.", end="\r\n", file=sys.stderr, flush=True)
             ended = _join(line, interactive=True)
         print("\nThe guest ended." if ended else f"\nLeft {server['name']}; it goes on.", file=sys.stderr)
 
