@@ -44,6 +44,9 @@ from pileus.store.sqlite import SqliteStore
 
 log = structlog.get_logger(__name__)
 
+HEARD_LIMIT = 60.0
+"""Seconds in which all hosts of a process that has started them must have said that they live."""
+
 
 class Part(Protocol):
     async def start(self) -> None: ...
@@ -122,7 +125,8 @@ class Cloud:
             stack.push_async_callback(events.close)
             network.notify_by(events)
         await self._run(network)
-        await self._run(HostWatch(compute, scheduler))
+        watch = HostWatch(compute, scheduler)
+        await self._run(watch)
         await self._run(Worker(compute, scheduler, exclusive=True))
         await self._serve(listener, identity, placement, images, network, compute)
         if self.choice.hypervisor == "qemu":
@@ -131,6 +135,10 @@ class Cloud:
             self.hosts = hollow_hosts(settings, self.state, self.bus, images)
         for host in self.hosts:
             await self._run(host)
+        try:
+            await watch.heard([host.name for host in self.hosts], HEARD_LIMIT)
+        except TimeoutError:
+            raise StartupError(f"not all of {len(self.hosts)} hosts were heard of within {HEARD_LIMIT:.0f} s") from None
 
     async def _run(self, part: Part) -> None:
         """Start a part; all are closed in reverse order."""

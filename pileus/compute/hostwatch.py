@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
+
 from pileus.bus import Subscription
 from pileus.compute import hosts, outcomes
 from pileus.compute.scheduler import Scheduler
@@ -14,6 +17,8 @@ class HostWatch:
         self._compute = compute
         self._scheduler = scheduler
         self._subscriptions: list[Subscription] = []
+        self._heard: set[str] = set()
+        self._news = asyncio.Event()
 
     async def start(self) -> None:
         bus = self._compute.bus
@@ -26,6 +31,13 @@ class HostWatch:
         for subscription in self._subscriptions:
             await subscription.close()
 
+    async def heard(self, names: Collection[str], limit: float) -> None:
+        """Wait until servers can be made on all these hosts. Raises TimeoutError."""
+        async with asyncio.timeout(limit):
+            while not self._heard.issuperset(names):
+                self._news.clear()
+                await self._news.wait()
+
     async def beat(self, facts: HostFacts) -> None:
         row, changed, again = await self._compute.store.write(outcomes.beat, facts)
         if changed:
@@ -34,6 +46,8 @@ class HostWatch:
             self._scheduler.forget()
         if again:
             await self._compute.hint(again)
+        self._heard.add(facts.host)
+        self._news.set()
 
     async def report(self, report: HostReport) -> None:
         orders = await self._compute.store.write(outcomes.reconcile, report)

@@ -27,7 +27,7 @@ from pileus.host.hypervisor.chores import Chores
 from pileus.host.hypervisor.guestfolder import GuestFolder, connect_unix, cut, tail
 from pileus.host.hypervisor.launch import Boot, in_words, launch
 from pileus.host.hypervisor.machine import machine_capacity, processes_of, user_ids_in_use
-from pileus.host.hypervisor.monitor import Guest
+from pileus.host.hypervisor.monitor import LAST_EVENTS_LIMIT, Guest
 from pileus.host.hypervisor.userids import UserIds
 from pileus.host.switch import Tap
 from pileus.messages import BootSource, GuestSpec, PowerState
@@ -242,8 +242,10 @@ class Qemu:
         except TimeoutError:
             raise HypervisorError(f"QEMU was not ready within {limit:g} s") from None
         except HypervisorError as error:
+            by_itself = await process.wait(LAST_EVENTS_LIMIT)  # a monitor is out of reach because its process is just ending
             await process.kill()
-            raise HypervisorError(await asyncio.to_thread(slot.folder.last_words) or str(error)) from None
+            cause = process.exit.result().cause if by_itself else str(error)
+            raise HypervisorError(await asyncio.to_thread(slot.folder.last_words) or cause) from None
         finally:
             await self._chores.settle(kept)
 
