@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -51,6 +52,8 @@ async def _run(cloud: Cloud) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     await cloud.start()
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection has to walk it again
     try:
         print(greeting(cloud), flush=True)
         waits = {asyncio.create_task(ending.wait()), asyncio.create_task(cloud.wait())}
