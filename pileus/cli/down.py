@@ -25,10 +25,11 @@ def down(settings: Settings, *, guests: bool) -> None:
         stop(state, pid, settings.api.drain + PATIENCE)
         print(f"the cloud in {state} has ended (pid {pid})")
     if guests:
-        from pileus.cli.teardown import teardown
+        from pileus.cli.teardown import POWER_OFF, teardown
 
+        print(f"ending guests, switch and DHCP (guests have {POWER_OFF:.0f} s to power off)", flush=True)
         gone = teardown(settings)
-        print("guests, switch and DHCP: " + (", ".join(gone) if gone else "there was nothing"))
+        print("ended: " + (", ".join(gone) if gone else "there was nothing"))
 
 
 def stop(state: Path, pid: int, limit: float) -> None:

@@ -24,8 +24,9 @@ def teardown(settings: Settings) -> list[str]:
     state = Path(settings.state).absolute()
     if (pid := running_pid(state)) is not None:
         raise StartupError(f"the cloud in {state} still runs (pid {pid})")
-    told = asyncio.run(_end_guests(settings, state / GUESTS)) if (state / GUESTS).is_dir() else []
-    return [*told, *(asyncio.run(_end_network(settings, state)) if (state / SWITCH).is_dir() else [])]
+    if not (state / GUESTS).is_dir():
+        return []  # no real host was ever here
+    return [*asyncio.run(_end_guests(settings, state / GUESTS)), *asyncio.run(_end_network(settings, state))]
 
 
 async def _end_guests(settings: Settings, folder: Path) -> list[str]:
@@ -79,4 +80,7 @@ async def _end_network(settings: Settings, state: Path) -> list[str]:
         await daemons.stop_daemons(folder)
     told = [f"{len(networks)} DHCP server{'s' if len(networks) != 1 else ''}"] if networks else []
     told += [f"{len(ports)} switch port{'s' if len(ports) != 1 else ''}"] if ports else []
-    return [*told, "the switch's daemons and its namespace"] if own else told
+    return [
+        *told,
+        "the switch's daemons and its namespace" if own else f"but not bridge {settings.host.bridge} of a switch that is not ours",
+    ]

@@ -72,8 +72,13 @@ def test_console_down_adopt_and_down_with_guests(tmp_path: Path) -> None:
                 break
         client.request("POST", "compute", f"/servers/{server['id']}/action", json={"os-start": None})
         assert cloud.settled(client, server["id"])["status"] == "ACTIVE"
-    assert pileus("down", "--guests", "--state", state).returncode == 0
-    assert processes(home) == []
+        cloud.process.kill()
+        cloud.process.wait()
+    told = pileus("down", "--guests", "--state", state)
+    assert told.stdout.startswith(f"no cloud runs in {state}\n")
+    assert "\nended: 1 guest powered off" in told.stdout
+    left = count(home, "br-int", networks)
+    assert (left.processes, left.TAPs, left.namespaces) == (0, 0, 0)
 
 
 def _ports(cloud: Cloud, server_id: str) -> list[dict[str, Any]]:
