@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from pileus.bus import Bus
@@ -41,9 +42,7 @@ class Compute:
 
         Raises what the image and network services raise, BadRequest for a flavor too small for the image, OverQuota.
         """
-        checked = await self.network.check(context, requested, count=count)
-        if wanted.image_id is not None:
-            await self._check_image(context, wanted)
+        checked, _ = await asyncio.gather(self.network.check(context, requested, count=count), self._check_image(context, wanted))
         wanted = NewServer(**{**wanted.__dict__, "nics": checked.nics})
         made, ids = await self.store.write(servers.create, self.settings, context, wanted, count=count, limit=self.create_limit)
         await self.hint(ids)
@@ -64,7 +63,8 @@ class Compute:
 
     async def _check_image(self, context: Context, wanted: NewServer) -> None:
         """Raises BadRequest with what Nova would say of a flavor that is too small or an image that is not ready."""
-        assert wanted.image_id is not None
+        if wanted.image_id is None:
+            return
         image = await self.image.show(context, wanted.image_id)
         flavor = wanted.flavor
         if image.status != "active":

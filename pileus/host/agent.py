@@ -104,12 +104,19 @@ class Agent:
                         log.warning("port not updated", port=port.port_id, cause=str(error))
 
     async def _wire(self, port: PortWiring) -> None:
+        """Flows, then the DHCP entry: of a port that is not on the switch no entry may be left."""
         self._wirings[port.port_id] = port
         try:
-            await asyncio.gather(self._dhcp.ensure(port), self._switch.wire(port))
+            await self._switch.wire(port)
+            await self._dhcp.ensure(port)
         except (SwitchError, OSError) as error:
+            if port.port_id not in self.levels and self._wirings.get(port.port_id) is port:
+                del self._wirings[port.port_id]
             self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "failed", str(error)))
             raise WireError(str(error)) from error
+        if port.port_id not in self._wirings:  # removed while we were at it: what we made since then goes as well
+            await self.remove([port])
+            raise WireError("the port was removed meanwhile")
         self.levels[port.port_id] = Level(port.generation, time.time())
         self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "wired"))
 
