@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "install-parts"
-PARTS = ("qemu-system-x86", "qemu-utils", "openvswitch-switch", "dnsmasq-base", "dnsmasq-utils", "iproute2")
+PARTS = ("qemu-system-x86", "qemu-utils", "openvswitch-switch", "dnsmasq-base", "iproute2")
 
 
 @dataclass
