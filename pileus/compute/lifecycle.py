@@ -35,6 +35,11 @@ class Verb:
     during: frozenset[str] = frozenset()
     any_task: bool = False
 
+    @property
+    def needs_host(self) -> bool:
+        """A create finds its host, and a delete ends what never had one; all else is done to a guest."""
+        return "claim" not in self.plan and "release" not in self.plan
+
 
 VERBS: dict[str, Verb] = {
     verb.name: verb
@@ -86,6 +91,8 @@ def refusal(verb: Verb, state: ServerState, server_id: str) -> str | None:
     """Why the verb is not possible now, in OpenStack's words; None when it is."""
     if state.vm_state not in verb.allowed:
         return f"Cannot '{verb.words}' instance {server_id} while it is in vm_state {state.vm_state}"
+    if verb.needs_host and state.host is None:
+        return f"Instance {server_id} is not ready: it is on no host"
     if verb.any_task or state.task_state is None or state.task_state in verb.during:
         return None
     return f"Cannot '{verb.words}' instance {server_id} while it is in task_state {state.task_state}"

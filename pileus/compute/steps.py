@@ -40,6 +40,8 @@ class Steps:
         if "claim" in verb.plan:
             await self._claim(action, server)
         if server["host"] is None:
+            if verb.needs_host:
+                raise StepFailed(Failure("queued", "", "the server is on no host"))
             await self.release(action, server)
             return None
         return await self.desired(verb, action, server)

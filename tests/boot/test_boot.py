@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 
 from pileus.clients.network import RequestedNic
+from pileus.errors import Conflict
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.host.switch.simulated import SimulatedSwitch
 from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
@@ -166,6 +167,17 @@ async def test_no_valid_host(tmp_path: Path) -> None:
         fault = next(server["fault"] for server in found if server["fault"])
         assert "No valid host was found" in fault["message"]
         await delete(cloud, ids)
+
+
+async def test_a_server_that_never_had_a_host_is_not_deleted_by_what_needs_one(tmp_path: Path) -> None:
+    async with cloudlet(tmp_path, settings(simulated={"memory_mb": 512})) as cloud:
+        [server_id] = await cloud.create()
+        assert (await cloud.settled(server_id))["vm_state"] == "error"
+        for verb in ("stop", "reboot_hard"):
+            with pytest.raises(Conflict, match="not ready"):
+                await cloud.compute.act(USER, server_id, verb, hard=True)
+        assert (await cloud.server(server_id))["vm_state"] == "error"
+        await delete(cloud, [server_id])
 
 
 @both

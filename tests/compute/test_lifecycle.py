@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -27,6 +29,9 @@ class Life(RuleBasedStateMachine):
         before = self.state
         why = refusal(VERBS[name], before, "id")
         if why is not None:
+            if "not ready" in why:
+                assert before.host is None
+                return
             assert "Cannot" in why
             assert before.vm_state in why or (before.task_state or "") in why
             return
@@ -38,7 +43,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def answered(self) -> None:
         verb = VERBS[self.verb]
-        self.state = succeed(verb, self.state, RESULT[verb.goal])  # type: ignore[arg-type]
+        self.state = replace(succeed(verb, self.state, RESULT[verb.goal]), host="h")  # type: ignore[arg-type]
         self.working = False
         assert self.state.vm_state == verb.ends
 
@@ -66,6 +71,10 @@ class Life(RuleBasedStateMachine):
         assert self.state.vm_state == "deleted" or refusal(VERBS["delete"], self.state, "id") is None
 
     @invariant()
+    def only_a_create_or_a_delete_works_without_a_host(self) -> None:
+        assert not self.working or self.state.host is not None or self.verb in ("create", "delete")
+
+    @invariant()
     def it_has_a_status(self) -> None:
         assert status(self.state.vm_state, self.state.task_state)
 
@@ -83,13 +92,18 @@ TestLife = Life.TestCase
     ],
 )
 def test_refusals_are_openstack_s_words(verb: str, vm_state: lifecycle.VmState, task: str | None, words: str) -> None:
-    assert refusal(VERBS[verb], ServerState(vm_state, task), "id") == words
+    assert refusal(VERBS[verb], ServerState(vm_state, task, host="h"), "id") == words
+
+
+@pytest.mark.parametrize("verb", ["stop", "reboot_hard"])
+def test_what_is_done_to_a_guest_is_refused_where_there_never_was_one(verb: str) -> None:
+    assert refusal(VERBS[verb], ServerState("error", host=None), "id") == "Instance id is not ready: it is on no host"
 
 
 def test_a_hard_reboot_rescues() -> None:
     for vm_state in ("active", "paused", "stopped", "error"):
-        assert refusal(VERBS["reboot_hard"], ServerState(vm_state), "id") is None
-    assert refusal(VERBS["reboot_hard"], ServerState("active", "rebooting"), "id") is None
+        assert refusal(VERBS["reboot_hard"], ServerState(vm_state, host="h"), "id") is None
+    assert refusal(VERBS["reboot_hard"], ServerState("active", "rebooting", host="h"), "id") is None
 
 
 @pytest.mark.parametrize(
