@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pileus.errors import StartupError
@@ -19,7 +19,7 @@ class Login:
 
     auth_url: str
     username: str
-    password: str
+    password: str = field(repr=False)
     project_name: str
 
 

@@ -163,7 +163,7 @@ class ImageCache:
         return path
 
     def _open(self, reference: ImageRef, part: Path) -> BinaryIO:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         room = os.statvfs(self._folder)
         if room.f_bavail * room.f_frsize < reference.size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -201,7 +201,8 @@ async def _closed_at_the_end(chunks: AsyncIterator[bytes]) -> AsyncIterator[Asyn
 
 
 def _finish(file: BinaryIO, part: Path, path: Path) -> Path:
-    """The file gets its name when all of it is on the disk. Guests may read it; nobody writes it again."""
+    """The file gets its name when all of it is on the disk. Nobody writes it again, and whoever was handed it open may read it: QEMU opens
+    kernel and ramdisk once more by their descriptors, as the guest's user. The folder keeps everybody else out."""
     file.flush()
     os.fchmod(file.fileno(), 0o444)
     os.fsync(file.fileno())

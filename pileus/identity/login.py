@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -25,8 +25,8 @@ class Request:
     """`user` with `password`, or `token`, or both for the same user. `scope` None: the user's default project, if it can be used."""
 
     user: Ref | None = None
-    password: str = ""
-    token: str | None = None
+    password: str = field(default="", repr=False)
+    token: str | None = field(default=None, repr=False)
     scope: Scope | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -46,7 +47,11 @@ class SqliteStore:
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
-        """Open or make the database file. Raises StartupError (unreadable, or made by a newer Pileus)."""
+        """Open or make the database file, for its owner's eyes. Raises StartupError (unreadable, or made by a newer Pileus)."""
+        try:
+            _keep_from_others(path)
+        except OSError as error:
+            raise StartupError(f"database {path}: {error.strerror}") from None
         engine = create_engine(
             f"sqlite:///{path}",
             poolclass=NullPool,
@@ -139,6 +144,14 @@ class SqliteStore:
             unavailable = Unavailable(f"the database could not commit: {getattr(error, 'orig', error)}")
             return [(job, None, unavailable) for job in group]
         return outcomes
+
+
+def _keep_from_others(path: Path) -> None:
+    """Password hashes and user data are in it. SQLite gives the files beside a database the database's own rights."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        with contextlib.suppress(FileNotFoundError):
+            file.chmod(0o600)
 
 
 def _pragmas(connection: Any, _record: Any) -> None:

@@ -71,7 +71,8 @@ async def test_fetched_once_for_all_and_read_only(tmp_path: Path) -> None:
     paths = await asyncio.gather(*(images.get(reference()) for _ in range(20)))
     assert set(paths) == {tmp_path / "images" / "image-1"} and source.reads == 1
     assert await asyncio.to_thread(paths[0].read_bytes) == DATA
-    assert stat.S_IMODE(os.stat(paths[0]).st_mode) == 0o444  # noqa: PTH116
+    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (paths[0], paths[0].parent)]  # noqa: PTH116
+    assert modes == [0o444, 0o700]
     assert await images.get(reference()) == paths[0] and source.reads == 1
     assert names(tmp_path) == ["image-1"]
 
