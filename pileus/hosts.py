@@ -13,7 +13,7 @@ from pileus.host.images import ImageCache, ImageSource
 from pileus.host.service import Host, Parts
 from pileus.settings import Settings
 
-NEEDED = ("qemu-img", "ovs-vswitchd", "ovsdb-server", "dnsmasq", "ip")
+NEEDED = ("qemu-img", "ovs-vswitchd", "ovsdb-server", "dnsmasq")
 
 
 def missing_for_real(settings: Settings) -> str | None:

@@ -335,7 +335,8 @@ class Dnsmasq:
                     except DhcpError as error:
                         log.error("dhcp.restore_failed", network=server.network_id, cause=str(error))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._closing.wait()
                 pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             server.restoring = False

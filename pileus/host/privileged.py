@@ -308,23 +308,6 @@ class Namespace:
         return function(*args, **kwargs)
 
 
-async def run_in_namespace(name: str, argv: Sequence[str], *, limit: float) -> tuple[int, str]:
-    """Run a program in a namespace to its end: exit code, and what it wrote to both outputs.
-
-    Raises OSError (no such namespace or program) and TimeoutError after `limit` seconds, when it has been killed.
-    """
-    process = await asyncio.create_subprocess_exec(
-        "ip", "netns", "exec", name, *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), limit)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await asyncio.shield(process.wait())
-    return process.returncode or 0, output.decode(errors="replace")
-
-
 def _create_namespace(name: str, ipv6: bool) -> None:
     """Runs in a thread of its own that ends inside the new namespace."""
     _RUN.mkdir(mode=0o755, parents=True, exist_ok=True)

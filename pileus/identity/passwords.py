@@ -50,6 +50,7 @@ class Passwords:
     async def _run(self, work: Callable[[], T]) -> T:
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         try:
-            return await asyncio.wait_for(future, LIMIT)
+            async with asyncio.timeout(LIMIT):
+                return await future
         except TimeoutError:
             raise Unavailable("too many logins at once; try again") from None

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from pileus.host import netlink, privileged
 from pileus.host.privileged import Namespace
+from tests.host.inside import run_in_namespace
 
 
 def fresh_name() -> str:
@@ -33,7 +33,7 @@ async def inside() -> AsyncIterator[Namespace]:
 
 async def test_a_tap_is_made_with_its_mtu_up_and_without_vnet_header(inside: Namespace) -> None:
     fd = await inside.run(privileged.open_tap, "tap0", 1342)
-    _, text = await privileged.run_in_namespace(inside.name, ["ip", "-details", "link", "show", "tap0"], limit=10)
+    _, text = await run_in_namespace(inside.name, ["ip", "-details", "link", "show", "tap0"], limit=10)
     assert "mtu 1342" in text and ",UP" in text
     assert "vnet_hdr off" in text and "pi off" in text and "persist on" in text
     # A guest's frame goes in as it is, without any header before it.
@@ -94,7 +94,7 @@ async def test_a_device_moves_into_a_namespace_with_mac_mtu_and_address(inside: 
             await there.run(netlink.add_address, "tap0", "192.0.2.1", 24)
             await there.run(netlink.add_address, "tap0", "2001:db8::1", 64)
         assert await there.run(privileged.has_address, "tap0")
-        _, text = await privileged.run_in_namespace(there.name, ["ip", "address", "show", "tap0"], limit=10)
+        _, text = await run_in_namespace(there.name, ["ip", "address", "show", "tap0"], limit=10)
         for part in ("fa:16:3e:00:00:01", "mtu 1300", ",UP", "192.0.2.1/24", "2001:db8::1/64"):
             assert part in text
         assert "tentative" not in text.split("2001:db8::1/64")[1].split("\n")[0]
@@ -161,7 +161,7 @@ async def test_without_ipv6_the_kernel_keeps_silent(inside: Namespace) -> None:
         fd = await inside.run(privileged.open_tap, "other0", 1400)
         await inside.run(privileged.move_link, "other0", name)
         await silent.run(netlink.set_link, "other0", up=True)
-        _, text = await privileged.run_in_namespace(name, ["ip", "-6", "address"], limit=10)
+        _, text = await run_in_namespace(name, ["ip", "-6", "address"], limit=10)
         assert "other0" not in text
         with pytest.raises(BlockingIOError):
             os.read(fd, 2000)
@@ -182,15 +182,6 @@ async def test_our_own_namespace_is_left_alone(inside: Namespace) -> None:
 
 def own_namespace() -> int:
     return Path("/proc/thread-self/ns/net").stat().st_ino
-
-
-async def test_a_program_runs_inside_and_is_ended_at_its_limit(inside: Namespace) -> None:
-    script = "import socket; print([name for _, name in socket.if_nameindex()])"
-    code, text = await privileged.run_in_namespace(inside.name, [sys.executable, "-c", script], limit=10)
-    assert (code, text) == (0, "['lo']\n")
-    assert (await privileged.run_in_namespace(inside.name, ["false"], limit=10))[0] == 1
-    with pytest.raises(TimeoutError):
-        await privileged.run_in_namespace(inside.name, ["sleep", "60"], limit=0.1)
 
 
 async def test_what_a_namespace_raises_comes_through() -> None:

@@ -33,7 +33,7 @@ async def url(images: Images) -> AsyncIterator[str]:
         app = mount({"/image": face(images, authenticate, f"{base}/identity", base, Limits())})
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110 uvicorn has no event for it
+        while not server.started:
             await asyncio.sleep(0.005)
         yield base
         server.should_exit = True
@@ -51,7 +51,7 @@ async def test_an_upload_whose_sender_goes_away(url: str, images: Images) -> Non
 
     async def becomes(status: str) -> None:
         async with asyncio.timeout(10):
-            while (await images.show(OWNER, image_id)).status != status:  # noqa: ASYNC110 another part's work is awaited
+            while (await images.show(OWNER, image_id)).status != status:
                 await asyncio.sleep(0.005)
 
     host, _, port = url.removeprefix("http://").partition(":")

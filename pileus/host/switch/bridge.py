@@ -85,7 +85,8 @@ class Bridge(asyncio.Protocol):
         self._questions[xid] = (answer, [])
         try:
             self._send(openflow.flow_request(xid, table=table, cookie=cookie, mask=mask))
-            return await asyncio.wait_for(answer, limit)
+            async with asyncio.timeout(limit):
+                return await answer
         finally:
             self._questions.pop(xid, None)
 

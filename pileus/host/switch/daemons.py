@@ -208,7 +208,8 @@ async def _signal_and_wait(pid: int, signals: Sequence[int]) -> None:
         for sign in signals or (0,):
             signal.pidfd_send_signal(handle, sign)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), _STOP_LIMIT)
+                async with asyncio.timeout(_STOP_LIMIT):
+                    await ended.wait()
                 return
     except ProcessLookupError:
         return

@@ -158,16 +158,12 @@ class Database:
         wait = (wanted, done)
         self._applied_waits.add(wait)
         try:
-            await asyncio.wait_for(done, _APPLY_LIMIT)
+            async with asyncio.timeout(_APPLY_LIMIT):
+                await done
         except TimeoutError:
             raise SwitchError(f"Open vSwitch did not apply a change within {_APPLY_LIMIT:.0f} s") from None
         finally:
             self._applied_waits.discard(wait)
-
-    async def port_numbered(self, name: str) -> int:
-        """An interface's port number as soon as it has one. Raises SwitchError."""
-        await self._port_applied(name)
-        return self._numbers[name]
 
     # ---
 
@@ -222,7 +218,8 @@ class Database:
         waits.add(done)
         try:
             if not self._numbers.get(name):
-                await asyncio.wait_for(done, _APPLY_LIMIT)
+                async with asyncio.timeout(_APPLY_LIMIT):
+                    await done
         except TimeoutError:
             raise SwitchError(f"Open vSwitch did not take port {name} within {_APPLY_LIMIT:.0f} s") from None
         finally:

@@ -180,7 +180,7 @@ def encode(change: Message, xid: int) -> bytes:
     return _ENCODERS[type(change)](change, xid)
 
 
-BUNDLE_OPEN, BUNDLE_OPENED, BUNDLE_COMMIT, BUNDLE_COMMITTED = 0, 1, 4, 5
+BUNDLE_OPEN, BUNDLE_COMMIT, BUNDLE_COMMITTED = 0, 4, 5
 _ATOMIC_ORDERED = 3
 
 

@@ -181,7 +181,8 @@ class OpenVSwitch:
         """Do something that needs the switch; where that goes away meanwhile, wait until it is back, and do it again."""
         with contextlib.suppress(TimeoutError):
             for _ in range(_TRIES):
-                await asyncio.wait_for(self._up.wait(), _BACK_LIMIT)
+                async with asyncio.timeout(_BACK_LIMIT):
+                    await self._up.wait()
                 try:
                     return await work()
                 except SwitchGone:

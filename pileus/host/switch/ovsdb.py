@@ -40,7 +40,7 @@ class OvsdbLost(OvsdbError):
 
 class Ovsdb:
     """A connection that is made again for ever. After each (re)connect the whole of the watched tables is compared with what was
-    known, so that `on_changes` hears of everything once, whatever happened meanwhile; `on_connected` is called after it."""
+    known, so that `on_changes` hears of everything once, whatever happened meanwhile."""
 
     def __init__(
         self,
@@ -48,13 +48,12 @@ class Ovsdb:
         columns: Mapping[str, Sequence[str]],
         *,
         on_changes: Callable[[list[Change]], None],
-        on_connected: Callable[[], None] = lambda: None,
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.rows: dict[str, dict[str, Row]] = {table: {} for table in columns}
         self._path = path
         self._columns = columns
-        self._on_changes, self._on_connected, self._on_lost = on_changes, on_connected, on_lost
+        self._on_changes, self._on_lost = on_changes, on_lost
         self._line: _Line | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -63,14 +62,15 @@ class Ovsdb:
         """Connect; returns when the tables are read. Raises TimeoutError (and is closed) after `limit` seconds."""
         self._task = asyncio.create_task(self._keep_connected(), name="ovsdb")
         try:
-            await asyncio.wait_for(self._up.wait(), limit)
+            await self.connected(limit)
         except BaseException:
             await self.close()
             raise
 
     async def connected(self, limit: float) -> None:
         """Returns when there is a connection. Raises TimeoutError after `limit` seconds."""
-        await asyncio.wait_for(self._up.wait(), limit)
+        async with asyncio.timeout(limit):
+            await self._up.wait()
 
     async def close(self) -> None:
         """End the connection. Calls under way fail with OvsdbError."""
@@ -114,7 +114,6 @@ class Ovsdb:
                 self._line = line
                 self._up.set()
                 pause = _RETRY_FIRST
-                self._on_connected()
                 await self._probe(line)
             except (OvsdbError, TimeoutError):
                 await asyncio.sleep(pause)

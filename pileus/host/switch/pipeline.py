@@ -103,11 +103,6 @@ class Pipeline:
         sent += [bridge.bundle(flows.erase()) for name, bridge in self._bridges.items() if name != self._main]
         await _all(sent)
 
-    async def count_flows(self) -> int:
-        """How many flows the integration bridge has beyond the tables' own."""
-        found = await self._bridges[self._main].flows()
-        return sum(1 for flow in found if flows.kind_of(flow.cookie) != BASE_KIND)
-
     async def wire(self, port: PortWiring, ofport: int, tag: int, uplink: Uplink | None) -> None:
         """A port's flows and buckets, and its network's where it is the first. Raises SwitchError."""
 
@@ -202,7 +197,8 @@ class Pipeline:
             if self._reading is not None:
                 await asyncio.shield(self._reading)
             try:
-                await asyncio.wait_for(_all(send()), _BUNDLE_LIMIT)
+                async with asyncio.timeout(_BUNDLE_LIMIT):
+                    await _all(send())
                 return
             except (KeyError, BridgeLost):
                 raise SwitchGone("the bridge's OpenFlow connection was lost") from None

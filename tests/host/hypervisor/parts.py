@@ -62,7 +62,7 @@ async def until(true: Callable[[], Awaitable[bool]], limit: float = 20.0) -> flo
     """Wait for something to be so; how many seconds it took."""
     start = time.monotonic()
     async with asyncio.timeout(limit):
-        while not await true():  # noqa: ASYNC110 - what a guest does raises no event here
+        while not await true():
             await asyncio.sleep(0.01)
     return time.monotonic() - start
 

@@ -136,7 +136,7 @@ async def test_closing_ends_a_proof_under_way(tmp_path: Path) -> None:
     boots = Boots(b"silence")
     chooser = accelerator(tmp_path, boots)
     await chooser.start(CAPACITY)
-    while boots.open == 0:  # noqa: ASYNC110 - the fake has no event to wait for
+    while boots.open == 0:
         await asyncio.sleep(0)
     await chooser.close()
     assert boots.open == 0

@@ -20,6 +20,7 @@ from pileus.host.switch.daemons import namespace_name, pid_of, start_daemons, st
 from pileus.host.switch.openvswitch import OpenVSwitch
 from pileus.messages import PortWiring
 from pileus.settings import Host
+from tests.host.inside import run_in_namespace
 from tests.host.switch import frames
 from tests.host.switch.frames import arp, receive, received_until, send, tagged, udp
 from tests.host.switch.rigs import LIMIT, OvsRig, found, network, plugged, wired, wiring
@@ -264,19 +265,19 @@ async def test_a_dhcp_device_outlives_a_killed_switch(ovs: OvsRig) -> None:
     ovs.switch.on_reset = None
     ovs.kill("ovs-vswitchd")
     await ovs.switch.remove_dhcp_device(one, namespace)
-    _, text = await privileged.run_in_namespace(namespace, ["ip", "-brief", "link"], limit=LIMIT)
+    _, text = await run_in_namespace(namespace, ["ip", "-brief", "link"], limit=LIMIT)
     assert text.split()[0] == "lo" and len(text.splitlines()) == 1
 
 
 async def test_a_dhcp_device_has_its_mac_and_mtu(ovs: OvsRig) -> None:
     one, namespace = network(), ovs.namespace()
     device = await ovs.switch.dhcp_device(one, namespace, SERVER_MAC, 1342)
-    code, text = await privileged.run_in_namespace(namespace, ["ip", "link", "show", device], limit=LIMIT)
+    code, text = await run_in_namespace(namespace, ["ip", "link", "show", device], limit=LIMIT)
     assert code == 0
     assert SERVER_MAC in text and "mtu 1342" in text and ",UP" in text
     await wired(ovs, wiring(1, one))
     assert await ovs.switch.dhcp_device(one, namespace, "fa:16:3e:ff:00:02", 1400) == device
-    code, text = await privileged.run_in_namespace(namespace, ["ip", "link", "show", device], limit=LIMIT)
+    code, text = await run_in_namespace(namespace, ["ip", "link", "show", device], limit=LIMIT)
     assert "fa:16:3e:ff:00:02" in text and "mtu 1400" in text
 
 
@@ -509,7 +510,7 @@ async def test_a_running_switch_of_somebody_else_is_used_beside_its_own_ports(tm
     try:
         await theirs.open()
         await wired(theirs, wiring(5, network()))
-        code, text = await privileged.run_in_namespace(
+        code, text = await run_in_namespace(
             namespace_name(folder), [sys.executable, "-c", GUEST_OF_ANOTHER_SWITCH, f"unix:{folder}/db.sock"], limit=LIMIT
         )
         assert (code, text) == (0, "wired [1]\nleft []\n")

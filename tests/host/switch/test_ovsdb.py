@@ -85,7 +85,6 @@ class Server:
 class Heard:
     def __init__(self) -> None:
         self.changes: list[Change] = []
-        self.connected = asyncio.Semaphore(0)
         self.lost = asyncio.Semaphore(0)
 
 
@@ -108,7 +107,6 @@ async def client(server: Server, heard: Heard) -> AsyncIterator[Ovsdb]:
         server.path,
         {"Port": ["name", "tags"]},
         on_changes=heard.changes.extend,
-        on_connected=heard.connected.release,
         on_lost=heard.lost.release,
     )
     await made.start(limit=LIMIT)
@@ -160,14 +158,13 @@ async def test_an_echo_is_answered(server: Server, client: Ovsdb) -> None:
 
 
 async def test_after_a_lost_connection_only_what_changed_is_told(server: Server, client: Ovsdb, heard: Heard) -> None:
-    await until(heard.connected)
     server.tell({"method": "update", "id": None, "params": [None, {"Port": {u: row(u) for u in ("same", "other", "gone")}}]})
     await client.transact([])
     heard.changes.clear()
     server.rows = {"Port": {"same": row("same"), "other": row("other", 5), "fresh": row("fresh")}}
     server.drop()
     await until(heard.lost)
-    await until(heard.connected)
+    await client.connected(LIMIT)
     told = {(uuid, None if new is None else tuple(new["tags"])) for _, uuid, new in heard.changes}
     assert told == {("gone", None), ("other", (5,)), ("fresh", ())}
     assert set(client.rows["Port"]) == {"same", "other", "fresh"}
@@ -184,12 +181,11 @@ async def test_a_call_under_way_ends_with_the_connection_and_later_ones_wait_for
 
 
 async def test_the_server_may_be_away_for_a_while(server: Server, client: Ovsdb, heard: Heard) -> None:
-    await until(heard.connected)
     await server.stop()
     server.path.unlink(missing_ok=True)
     await until(heard.lost)
     await server.start()
-    await until(heard.connected)
+    await client.connected(LIMIT)
 
 
 async def test_nobody_there_is_a_timeout(tmp_path: Path) -> None:
