@@ -63,6 +63,7 @@ class Dnsmasq:
         self._servers: dict[str, Server] = {}
         self._home: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._admitting: dict[str, set[asyncio.Task[Server]]] = {}
         self._closing = asyncio.Event()
 
     async def start(self) -> None:
@@ -109,7 +110,7 @@ class Dnsmasq:
         for name in (entry.port_id, entry.network_id, entry.subnet_id):
             if not _SAFE_ID.fullmatch(name):
                 raise DhcpError(f"DHCP: {name!r} cannot be an id")
-        server = await self._owned(self._admit(port, entry))
+        server = await asyncio.shield(self._admission(port, entry))
         since = server.unproven.get(port.port_id)
         file = server.files.get(port.port_id)
         if since is not None and file is not None:
@@ -118,6 +119,10 @@ class Dnsmasq:
             server.unproven.pop(port.port_id, None)
 
     async def release(self, ports: Sequence[str]) -> None:
+        # A caller that was cancelled may have left an admission on its way: it is waited for, else its entry would stay.
+        begun = [task for port_id in ports for task in self._admitting.get(port_id, ())]
+        if begun:
+            await asyncio.wait(begun)
         by_network: dict[str, list[str]] = {}
         for port_id in ports:
             if port_id in self._home:
@@ -154,6 +159,19 @@ class Dnsmasq:
 
     async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(self._spawn(work))
+
+    def _admission(self, port: PortWiring, entry: Entry) -> asyncio.Task[Server]:
+        task = self._spawn(self._admit(port, entry))
+        begun = self._admitting.setdefault(entry.port_id, set())
+        begun.add(task)
+
+        def ended(_: asyncio.Task[Server]) -> None:
+            begun.discard(task)
+            if not begun and self._admitting.get(entry.port_id) is begun:
+                del self._admitting[entry.port_id]
+
+        task.add_done_callback(ended)
+        return task
 
     async def _admit(self, port: PortWiring, entry: Entry) -> Server:
         """Write the port's file; start the server, or start it anew when its subnets have changed."""

@@ -129,6 +129,16 @@ class TestContract:
         await dhcp.ensure(port(5, subnets=[off]))
         assert await dhcp.known() == {}
 
+    async def test_a_release_takes_what_a_cancelled_caller_had_begun(self, dhcp: Dhcp) -> None:
+        first, second = (asyncio.create_task(dhcp.ensure(port(number))) for number in (5, 6))
+        await asyncio.sleep(0.01)  # the second waits for the server that the first one starts
+        second.cancel()
+        await asyncio.wait([second])
+        await dhcp.release(["port-6"])
+        await first
+        await dhcp.ensure(port(7))
+        assert await dhcp.known() == {"port-5": NET, "port-7": NET}
+
     async def test_a_port_moves_to_another_network(self, dhcp: Dhcp) -> None:
         await dhcp.ensure(port(5))
         await dhcp.ensure(port(5, network_id="net-0002"))
