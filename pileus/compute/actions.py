@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 
 from pileus.compute.lifecycle import ServerState, Verb
 from pileus.compute.tables import actions, servers
@@ -16,6 +16,29 @@ from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
 
 OPEN = ("queued", "sent", "unwinding")
+
+# The statements of every boot, built once.
+_SERVER = select(servers).where(servers.c.id == bindparam("id"))
+_DUE_ONE = select(actions).where(actions.c.id == bindparam("id"), actions.c.due_at <= bindparam("now"))
+_DUE_OF = select(actions.c.id).where(actions.c.server_id == bindparam("server"), actions.c.due_at <= bindparam("now"))
+_ALL_OPEN = and_(actions.c.server_id == bindparam("server"), actions.c.state.in_(OPEN))
+_OPEN_OF = select(actions).where(_ALL_OPEN).order_by(actions.c.started_at.desc()).limit(1)
+_OVERTAKE = (
+    update(actions)
+    .where(_ALL_OPEN)
+    .values(state="overtaken", message=bindparam("text"), due_at=None, finished_at=bindparam("now"), updated_at=bindparam("now"))
+)
+_LEASE = (
+    update(servers)
+    .where(servers.c.id == bindparam("server"), servers.c.lease_until <= bindparam("now"))
+    .values(lease_until=bindparam("until"))
+)
+_FREE = update(servers).where(servers.c.id == bindparam("server")).values(lease_until=0.0)
+_CHANGE = update(actions).where(
+    actions.c.id == bindparam("this"),
+    actions.c.state.in_(bindparam("within", expanding=True)),
+    actions.c.attempt == bindparam("loaded_attempt"),
+)
 
 
 def new(tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard: bool = False, limit: float) -> str:
@@ -50,11 +73,7 @@ def new(tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard
 def overtake(tx: Tx, server_id: str, by: str) -> None:
     """A newer action (delete, hard reboot) takes over: whatever is open on the server ends."""
     now = time.time()
-    tx.execute(
-        update(actions)
-        .where(actions.c.server_id == server_id, actions.c.state.in_(OPEN))
-        .values(state="overtaken", message=f"overtaken by {by}", due_at=None, finished_at=now, updated_at=now)
-    )
+    tx.execute(_OVERTAKE, {"server": server_id, "text": f"overtaken by {by}", "now": now})
 
 
 def due(tx: Tx, now: float, limit: int) -> list[str]:
@@ -66,27 +85,24 @@ def due(tx: Tx, now: float, limit: int) -> list[str]:
 def take(tx: Tx, action_id: str, lease: float) -> tuple[Row, Row] | None:
     """The action and its server, leased for computing; None when it is not due, or another action of the server is being computed."""
     now = time.time()
-    action = first(tx, select(actions).where(actions.c.id == action_id, actions.c.due_at <= now))
+    action = first(tx, _DUE_ONE, id=action_id, now=now)
     if action is None:
         return None
-    leased = tx.execute(
-        update(servers).where(servers.c.id == action["server_id"], servers.c.lease_until <= now).values(lease_until=now + lease)
-    )
-    if leased.rowcount == 0:
+    if tx.execute(_LEASE, {"server": action["server_id"], "now": now, "until": now + lease}).rowcount == 0:
         return None
-    server = first(tx, select(servers).where(servers.c.id == action["server_id"]))
+    server = first(tx, _SERVER, id=action["server_id"])
     assert server is not None
     return action, server
 
 
 def free(tx: Tx, server_id: str) -> list[str]:
     """The computing is over; ids of the server's actions that are due, having perhaps waited for that."""
-    tx.execute(update(servers).where(servers.c.id == server_id).values(lease_until=0.0))
+    tx.execute(_FREE, {"server": server_id})
     return due_of(tx, server_id)
 
 
 def due_of(tx: Tx, server_id: str) -> list[str]:
-    return list(tx.execute(select(actions.c.id).where(actions.c.server_id == server_id, actions.c.due_at <= time.time())).scalars())
+    return list(tx.execute(_DUE_OF, {"server": server_id, "now": time.time()}).scalars())
 
 
 def free_all(tx: Tx) -> None:
@@ -96,8 +112,8 @@ def free_all(tx: Tx) -> None:
 
 def change(tx: Tx, action: Mapping[str, Any], *, within: tuple[str, ...] = OPEN, **values: Any) -> bool:
     """Change an action as it was loaded; False when it has left these states or begun another attempt meanwhile."""
-    guard = and_(actions.c.id == action["id"], actions.c.state.in_(within), actions.c.attempt == action["attempt"])
-    return tx.execute(update(actions).where(guard).values(updated_at=time.time(), **values)).rowcount == 1
+    guard = {"this": action["id"], "loaded_attempt": action["attempt"], "within": within}
+    return tx.execute(_CHANGE, {**guard, "updated_at": time.time(), **values}).rowcount == 1
 
 
 def finish(
@@ -119,17 +135,12 @@ def ask_again(tx: Tx, host: str) -> list[str]:
 
 def open_of(tx: Tx, server_id: str) -> Row | None:
     """The action under way on a server."""
-    statement = select(actions).where(actions.c.server_id == server_id, actions.c.state.in_(OPEN)).order_by(actions.c.started_at.desc())
-    return first(tx, statement.limit(1))
+    return first(tx, _OPEN_OF, server=server_id)
 
 
 def of_server(tx: Tx, server_id: str) -> list[Row]:
     """All actions of a server, the newest first."""
     return rows(tx, select(actions).where(actions.c.server_id == server_id).order_by(actions.c.started_at.desc(), actions.c.id))
-
-
-def by_request(tx: Tx, server_id: str, request_id: str) -> Row | None:
-    return first(tx, select(actions).where(actions.c.server_id == server_id, actions.c.request_id == request_id))
 
 
 def purge(tx: Tx, before: float) -> int:

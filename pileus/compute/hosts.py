@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from pileus.clients.placement import Inventory
 from pileus.compute.tables import hosts, servers
@@ -59,12 +59,15 @@ def all_hosts(tx: Tx) -> list[Row]:
     return rows(tx, select(hosts).order_by(hosts.c.name))
 
 
+_BY_NAMES = select(hosts).where(hosts.c.name.in_(bindparam("names", expanding=True)))
+
+
 def by_name(tx: Tx, name: str) -> Row | None:
     return first(tx, select(hosts).where(hosts.c.name == name))
 
 
 def by_names(tx: Tx, names: Collection[str]) -> dict[str, Row]:
-    return {row["name"]: row for row in rows(tx, select(hosts).where(hosts.c.name.in_(names)))}
+    return {row["name"]: row for row in rows(tx, _BY_NAMES, names=list(names))} if names else {}
 
 
 def matching(tx: Tx, part: str) -> list[Row]:

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from sqlalchemy import and_, func, select
 
-from pileus.compute.quotas import OverQuota, limits
+from pileus.compute.quotas import limits
 from pileus.compute.tables import keypairs
-from pileus.errors import BadRequest, Conflict, NotFound
+from pileus.errors import BadRequest, Conflict, NotFound, QuotaExceeded
 from pileus.settings import Quota
 from pileus.store import Tx
 from pileus.store.paging import Page, fetch
@@ -43,11 +43,11 @@ def fingerprint(public_key: str) -> str:
 
 
 def create(tx: Tx, defaults: Quota, *, user_id: str, project_id: str, name: str, public_key: str, mark: str) -> Row:
-    """Write a public key down; `mark` is its fingerprint. Raises Conflict where the user has the name, OverQuota."""
+    """Write a public key down; `mark` is its fingerprint. Raises Conflict where the user has the name, QuotaExceeded."""
     allowed = limits(tx, defaults, project_id)["key_pairs"]
     count = tx.execute(select(func.count()).select_from(keypairs).where(keypairs.c.user_id == user_id)).scalar_one()
     if 0 <= allowed <= count:
-        raise OverQuota("Quota exceeded, too many key pairs.")
+        raise QuotaExceeded("Quota exceeded, too many key pairs.")
     row = {"user_id": user_id, "name": name, "type": "ssh", "public_key": public_key, "fingerprint": mark, "created_at": time.time()}
     if not insert_new(tx, keypairs, row):
         raise Conflict(f"Key pair '{name}' already exists.")

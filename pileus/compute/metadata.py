@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pileus.compute import quotas, servers
 from pileus.context import Context
-from pileus.errors import Conflict, NotFound
+from pileus.errors import Conflict, NotFound, QuotaExceeded
 from pileus.settings import Quota
 from pileus.store import Tx
 
@@ -14,14 +14,14 @@ CHANGEABLE = frozenset({"active", "paused", "stopped"})
 
 
 def check(tx: Tx, defaults: Quota, project_id: str, count: int) -> None:
-    """May a server have so many items? Raises OverQuota."""
+    """May a server have so many items? Raises QuotaExceeded."""
     allowed = quotas.limits(tx, defaults, project_id)["metadata_items"]
     if 0 <= allowed < count:
-        raise quotas.OverQuota(f"Maximum number of metadata items exceeds {allowed}")
+        raise QuotaExceeded(f"Maximum number of metadata items exceeds {allowed}")
 
 
 def put(tx: Tx, defaults: Quota, context: Context, server_id: str, items: Mapping[str, str], *, replace: bool) -> dict[str, str]:
-    """Add or change items, or with `replace` make them all there are; the result. Raises NotFound, Conflict, OverQuota."""
+    """Add or change items, or with `replace` make them all there are; the result. Raises NotFound, Conflict, QuotaExceeded."""
     server = servers.get(tx, context, server_id)
     _refuse(context, server, "update metadata")
     after = dict(items) if replace else {**server["metadata"], **items}

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from pileus.compute import actions, hosts, quotas
 from pileus.compute.lifecycle import VERBS, Failure, fail, found, goes_elsewhere, succeed
+from pileus.compute.servers import by_id
 from pileus.compute.tables import servers
 from pileus.context import SYSTEM
 from pileus.messages import GuestNow, HostFacts, HostReport, Observed, PlugSignal, PowerState
 from pileus.store import Tx
-from pileus.store.sql import Row, first, rows
+from pileus.store.sql import Row, rows
 
 SETTLED = 5.0
 """Seconds after a change of a server in which a host's list may not know it yet."""
@@ -41,13 +42,12 @@ class Orders:
     actions: list[str]
 
 
-def _server(tx: Tx, server_id: str) -> Row | None:
-    return first(tx, select(servers).where(servers.c.id == server_id))
+_SET = update(servers).where(servers.c.id == bindparam("this"), servers.c.generation == bindparam("loaded_generation"))
 
 
 def _set(tx: Tx, server: Mapping[str, Any], **values: Any) -> bool:
-    guard = (servers.c.id == server["id"], servers.c.generation == server["generation"])
-    return tx.execute(update(servers).where(*guard).values(updated_at=time.time(), **values)).rowcount == 1
+    guard = {"this": server["id"], "loaded_generation": server["generation"]}
+    return tx.execute(_SET, {**guard, "updated_at": time.time(), **values}).rowcount == 1
 
 
 def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any]) -> list[str] | None:
@@ -65,7 +65,7 @@ def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any]) -> list[st
 
 def take(tx: Tx, message: Observed) -> Taken | None:
     """Apply what a host observed; the action to go on with, if any. Stale generations change nothing."""
-    server = _server(tx, message.server_id)
+    server = by_id(tx, message.server_id)
     if server is None or message.generation != server["generation"] or server["host"] != message.host or not message.done:
         return None
     action = actions.open_of(tx, message.server_id)
@@ -100,7 +100,7 @@ def unwinding(tx: Tx, action: Row, failure: Failure) -> bool:
 
 def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal) -> bool:
     """An action failed and was unwound: due again on another host (True), or over."""
-    server = _server(tx, action["server_id"])
+    server = by_id(tx, action["server_id"])
     if server is None:
         return False
     verb = VERBS[action["name"]]
@@ -162,7 +162,7 @@ def reconcile(tx: Tx, report: HostReport) -> Orders:
         if server_id in known:
             orders.actions.extend(_reported(tx, known[server_id], guest, report.at))
         else:
-            elsewhere = _server(tx, server_id)
+            elsewhere = by_id(tx, server_id)
             newest = max(guest.generation, elsewhere["generation"] if elsewhere else 0)
             orders.remove.append((server_id, newest + 1))
     for server_id in known.keys() - report.guests.keys():

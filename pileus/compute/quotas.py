@@ -8,17 +8,13 @@ from typing import Any
 from sqlalchemy import delete, select, update
 
 from pileus.compute.tables import quotas, usage
-from pileus.errors import Forbidden
+from pileus.errors import BadRequest, QuotaExceeded
 from pileus.settings import Quota
 from pileus.store import Tx
 from pileus.store.sql import first, insert_new, upsert
 
 RESOURCES = ("instances", "cores", "ram", "key_pairs", "metadata_items")
 COUNTED = ("instances", "cores", "ram")
-
-
-class OverQuota(Forbidden):
-    kind = "OverQuota"
 
 
 def limits(tx: Tx, defaults: Quota, project_id: str) -> dict[str, int]:
@@ -39,12 +35,23 @@ def set_limits(tx: Tx, project_id: str, values: Mapping[str, int]) -> None:
         upsert(tx, quotas, {"project_id": project_id, "resource": name}, {"value": value})
 
 
+def check_limits(tx: Tx, project_id: str, values: Mapping[str, int]) -> None:
+    """Raises BadRequest where a limit is below what the project uses."""
+    now = used(tx, project_id)
+    for name, value in values.items():
+        if 0 <= value < now.get(name, 0):
+            raise BadRequest(
+                f"Quota limit {value} for {name} must be greater than or equal to already used and reserved {now[name]}; "
+                "use force to set it all the same"
+            )
+
+
 def reset_limits(tx: Tx, project_id: str) -> None:
     tx.execute(delete(quotas).where(quotas.c.project_id == project_id))
 
 
 def take(tx: Tx, defaults: Quota, project_id: str, *, instances: int, cores: int, ram: int) -> None:
-    """Count new servers in. Raises OverQuota, in Nova's words, and counts nothing."""
+    """Count new servers in. Raises QuotaExceeded, in Nova's words, and counts nothing."""
     asked = {"instances": instances, "cores": cores, "ram": ram}
     allowed = limits(tx, defaults, project_id)
     insert_new(tx, usage, {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0})
@@ -57,7 +64,7 @@ def take(tx: Tx, defaults: Quota, project_id: str, *, instances: int, cores: int
     now = used(tx, project_id)
     over = [name for name in COUNTED if 0 <= allowed[name] < now[name] + asked[name]]
     what = ", ".join(over)
-    raise OverQuota(
+    raise QuotaExceeded(
         f"Quota exceeded for {what}: Requested {', '.join(str(asked[n]) for n in over)}, "
         f"but already used {', '.join(f'{now[n]} of {allowed[n]}' for n in over)} {what}"
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
 
 from pileus.clients.network import RequestedNic
 from pileus.compute import actions, quotas
@@ -52,7 +52,7 @@ def hostname_of(name: str, server_id: str) -> str:
 
 
 def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, count: int, limit: float) -> tuple[list[Row], list[str]]:
-    """`count` servers with their create actions, all or none; rows and action ids. Raises OverQuota."""
+    """`count` servers with their create actions, all or none; rows and action ids. Raises QuotaExceeded."""
     flavor = wanted.flavor
     quotas.take(tx, settings.quota, context.project, instances=count, cores=count * flavor["vcpus"], ram=count * flavor["ram"])
     now = time.time()
@@ -103,9 +103,16 @@ def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, c
     return made, [actions.new(tx, context, VERBS["create"], server, limit=limit) for server in made]
 
 
+_BY_ID = select(servers).where(servers.c.id == bindparam("id"))
+
+
+def by_id(tx: Tx, server_id: str) -> Row | None:
+    return first(tx, _BY_ID, id=server_id)
+
+
 def get(tx: Tx, context: Context, server_id: str, *, deleted: bool = False) -> Row:
     """Raises NotFound, also for another project's server."""
-    row = first(tx, select(servers).where(servers.c.id == server_id))
+    row = by_id(tx, server_id)
     if row is None or not context.sees(row["project_id"]) or (row["deleted_at"] is not None and not deleted):
         raise NotFound(f"Instance {server_id} could not be found.")
     return row

@@ -40,7 +40,7 @@ class Compute:
     async def create(self, context: Context, wanted: NewServer, requested: Requested, *, count: int) -> list[Row]:
         """Check networks and image, write servers and their actions down in one transaction, hint a worker.
 
-        Raises what the image and network services raise, BadRequest for a flavor too small for the image, OverQuota.
+        Raises what the image and network services raise, BadRequest for a flavor too small for the image, QuotaExceeded.
         """
         checked, _ = await asyncio.gather(self.network.check(context, requested, count=count), self._check_image(context, wanted))
         wanted = NewServer(**{**wanted.__dict__, "nics": checked.nics})

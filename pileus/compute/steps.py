@@ -16,7 +16,7 @@ from pileus.compute.lifecycle import Failure, Verb
 from pileus.compute.scheduler import NoValidHost, Request, Scheduler
 from pileus.compute.service import Compute
 from pileus.context import Context
-from pileus.errors import PileusError
+from pileus.errors import BadRequest, PileusError
 from pileus.messages import BootSource, Desired, GuestSpec, ImageRef, PortWiring, desired_subject
 from pileus.store.sql import Row
 
@@ -154,7 +154,6 @@ class Steps:
             metadata=server["metadata"],
             public_keys=server["public_keys"],
             availability_zone=server["zone"] or self._limits.availability_zone,
-            flavor_name=flavor["name"],
             launch_index=server["launch_index"],
         )
 
@@ -189,4 +188,7 @@ def owner(server: Row) -> Context:
 
 
 def image_ref(info: ImageInfo) -> ImageRef:
-    return ImageRef(info.id, info.disk_format, info.size, info.sha512, info.virtual_size)  # type: ignore[arg-type]
+    """Raises BadRequest for an image without data, which no host could fetch."""
+    if info.status != "active" or not info.disk_format:
+        raise BadRequest(f"image {info.id} is not active; upload its data, or name another kernel or ramdisk")
+    return ImageRef(info.id, info.disk_format, info.size, info.sha512, info.virtual_size)

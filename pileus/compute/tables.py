@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table
 
 from pileus.store.schema import Big, Json, Time, metadata, text, uid
 
@@ -94,7 +94,7 @@ actions = Table(
     uid("user_id", nullable=False),
     uid("request_id", nullable=False),
     text("name", nullable=False),
-    text("state", nullable=False),  # queued, sent, done, failed, overtaken
+    text("state", nullable=False),  # queued, sent, unwinding, done, failed, overtaken
     Column("hard", Boolean, nullable=False, default=False),
     Column("generation", Big, nullable=False),  # of the server, as this action wants it
     Column("attempt", Integer, nullable=False, default=1),
@@ -144,5 +144,4 @@ usage = Table(
     Column("instances", Integer, nullable=False, default=0),
     Column("cores", Integer, nullable=False, default=0),
     Column("ram", Integer, nullable=False, default=0),
-    UniqueConstraint("project_id"),
 )

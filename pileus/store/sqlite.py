@@ -8,7 +8,6 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple
 
@@ -38,12 +37,12 @@ class SqliteStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._local = threading.local()
-        self._open_readers: list[Connection] = []
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
-        self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
-        self._writer.start()
+        self._writes: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._write_loop, name="store-write", daemon=True)]
+        self._threads += [threading.Thread(target=self._read_loop, name="store-read", daemon=True) for _ in range(READERS)]
+        for thread in self._threads:
+            thread.start()
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
@@ -75,37 +74,47 @@ class SqliteStore:
         return cls(engine)
 
     async def read(self, fn: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._readers, self._read, lambda tx: fn(tx, *args, **kwargs))
-        return await _limited(future)
+        return await self._ask(self._reads, lambda tx: fn(tx, *args, **kwargs))
 
     async def write(self, fn: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(lambda tx: fn(tx, *args, **kwargs), loop, future))
-        return await _limited(future)
+        return await self._ask(self._writes, lambda tx: fn(tx, *args, **kwargs))
 
     async def close(self) -> None:
-        self._jobs.put(None)
-        await asyncio.to_thread(self._writer.join)
-        await asyncio.to_thread(self._readers.shutdown)
-        for connection in self._open_readers:
-            connection.close()
+        self._writes.put(None)
+        for _ in range(READERS):
+            self._reads.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
         self._engine.dispose()
 
-    def _read(self, fn: Callable[[Connection], T]) -> T:
-        connection: Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._engine.connect()
-            self._open_readers.append(connection)
-        connection.exec_driver_sql("BEGIN")
+    async def _ask(self, jobs: queue.SimpleQueue[_Job | None], fn: Callable[[Connection], T]) -> T:
+        """Hand a transaction to a thread (a plain queue is a third of an executor's cost) and wait for what it comes to."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        jobs.put(_Job(fn, loop, future))
         try:
-            return fn(connection)
-        finally:
-            connection.exec_driver_sql("ROLLBACK")
+            async with asyncio.timeout(LIMIT):
+                return await future
+        except TimeoutError:
+            raise Unavailable(f"the database did not answer within {LIMIT:.0f} s; try again") from None
+
+    def _read_loop(self) -> None:
+        with self._engine.connect() as connection:
+            while (job := self._reads.get()) is not None:
+                outcome: tuple[_Job, Any, BaseException | None]
+                try:
+                    connection.exec_driver_sql("BEGIN")
+                    try:
+                        outcome = (job, job.fn(connection), None)
+                    finally:
+                        connection.exec_driver_sql("ROLLBACK")
+                except Exception as error:
+                    outcome = (job, None, error)
+                _settle([outcome])
 
     def _write_loop(self) -> None:
         with self._engine.connect() as connection:
-            while (job := self._jobs.get()) is not None:
+            while (job := self._writes.get()) is not None:
                 group, ending = self._gather(job)
                 _settle(self._commit(connection, group))
                 if ending:
@@ -115,7 +124,7 @@ class SqliteStore:
         group = [job]
         while len(group) < GROUP:
             try:
-                more = self._jobs.get_nowait()
+                more = self._writes.get_nowait()
             except queue.Empty:
                 break
             if more is None:
@@ -176,11 +185,3 @@ def _deliver(outcomes: list[tuple[_Job, Any, BaseException | None]]) -> None:
             job.future.set_exception(error)
         else:
             job.future.set_result(value)
-
-
-async def _limited(future: asyncio.Future[T]) -> T:
-    try:
-        async with asyncio.timeout(LIMIT):
-            return await future
-    except TimeoutError:
-        raise Unavailable(f"the database did not answer within {LIMIT:.0f} s; try again") from None

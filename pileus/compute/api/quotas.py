@@ -134,13 +134,8 @@ def _both(tx: Tx, compute: Compute, project: str) -> tuple[dict[str, int], dict[
 
 
 def _set(tx: Tx, compute: Compute, project: str, values: dict[str, int], force: bool) -> dict[str, int]:
-    used = quotas.used(tx, project)
-    for name, value in values.items():
-        if not force and 0 <= value < used.get(name, 0):
-            raise BadRequest(
-                f"Quota limit {value} for {name} must be greater than or equal to already used and reserved {used[name]}; "
-                "use force to set it all the same"
-            )
+    if not force:
+        quotas.check_limits(tx, project, values)
     quotas.set_limits(tx, project, values)
     return quotas.limits(tx, compute.settings.quota, project) | _fixed()
 

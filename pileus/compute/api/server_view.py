@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from pileus.compute.lifecycle import POWER_NUMBER, status
 from pileus.compute.service import Compute
 from pileus.compute.tables import servers
 from pileus.http.face import Call
+from pileus.store import Tx
 from pileus.store.sql import Row
 
 ROOT_DEVICE = "/dev/vda"
@@ -37,19 +37,16 @@ class Surroundings:
     hosts: Mapping[str, Row]
 
 
-async def surroundings(compute: Compute, found: Sequence[Row]) -> Surroundings:
-    names = {row["host"] for row in found if row["host"] is not None}
+async def surroundings(compute: Compute, found: Sequence[Row], near: Mapping[str, Row]) -> Surroundings:
+    """`near`: the hosts of these servers, as `with_hosts` read them."""
     ids = [row["id"] for row in found if row["vm_state"] != "building" and row["deleted_at"] is None]
-    near, addresses = await asyncio.gather(_hosts_of(compute, names), _addresses_of(compute, ids))
-    return Surroundings(addresses, near)
+    return Surroundings(await compute.network.addresses(ids) if ids else {}, near)
 
 
-async def _hosts_of(compute: Compute, names: set[str]) -> dict[str, Row]:
-    return await compute.store.read(hosts.by_names, names) if names else {}
-
-
-async def _addresses_of(compute: Compute, ids: list[str]) -> dict[str, list[ServerAddress]]:
-    return await compute.network.addresses(ids) if ids else {}
+def with_hosts(tx: Tx, find: Callable[[Tx], list[Row]]) -> tuple[list[Row], dict[str, Row]]:
+    """Servers and the hosts they are on, in one transaction."""
+    found = find(tx)
+    return found, hosts.by_names(tx, {row["host"] for row in found if row["host"] is not None})
 
 
 def brief(call: Call, row: Row) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,10 +13,9 @@ from pileus.compute import flavors, hosts, keypairs, metadata, quotas, servers
 from pileus.compute.api import forms, server_filters, server_request, server_view
 from pileus.compute.api.server_request import CreateServer, DiskConfig, NewServer
 from pileus.compute.api.shape import VERSION_PATH, add_next, links
-from pileus.compute.quotas import OverQuota
 from pileus.compute.service import Compute
 from pileus.context import Context
-from pileus.errors import BadRequest, Conflict, Forbidden, NotFound
+from pileus.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from pileus.http.face import Call, Reply, Route
 from pileus.store import Tx
 from pileus.store.sql import Row
@@ -77,23 +77,31 @@ async def list_servers(compute: Compute, call: Call) -> Reply:
 async def list_details(compute: Compute, call: Call) -> Reply:
     wanted = await server_filters.parse(compute, call)
     columns = server_view.ADMIN_COLUMNS if call.context.is_admin else server_view.COLUMNS
-    found = await compute.store.read(servers.page, wanted.where, wanted.page, columns=columns, deleted=wanted.deleted)
-    around = await server_view.surroundings(compute, found)
+    find = partial(servers.page, where=wanted.where, wanted=wanted.page, columns=columns, deleted=wanted.deleted)
+    found, near = await compute.store.read(server_view.with_hosts, find)
+    around = await server_view.surroundings(compute, found, near)
     body = {"servers": [server_view.full(compute, call, row, around, single=False) for row in found]}
     return Reply(body=add_next(body, call, found, wanted.page, "/servers/detail", "servers_links"))
 
 
 async def show_server(compute: Compute, call: Call) -> Reply:
-    row = await compute.store.read(servers.get, call.context, call.path["id"])
-    around = await server_view.surroundings(compute, [row])
+    find = partial(_one, context=call.context, server_id=call.path["id"])
+    [row], near = await compute.store.read(server_view.with_hosts, find)
+    around = await server_view.surroundings(compute, [row], near)
     return Reply(body={"server": server_view.full(compute, call, row, around)})
+
+
+def _one(tx: Tx, context: Context, server_id: str) -> list[Row]:
+    return [servers.get(tx, context, server_id)]
 
 
 async def update_server(compute: Compute, call: Call) -> Reply:
     given = (await call.json(UpdateServer)).server
     server_request.check_keys(call, given)
-    row = await compute.store.write(servers.change, call.context, call.path["id"], **_changes(call, given))
-    around = await server_view.surroundings(compute, [row])
+    await compute.store.write(servers.change, call.context, call.path["id"], **_changes(call, given))
+    find = partial(_one, context=call.context, server_id=call.path["id"])
+    [row], near = await compute.store.read(server_view.with_hosts, find)
+    around = await server_view.surroundings(compute, [row], near)
     if call.since(2, 75):
         return Reply(body={"server": server_view.full(compute, call, row, around)})
     return Reply(body={"server": server_view.short(call, row, around.addresses.get(row["id"], ()))})
@@ -128,7 +136,7 @@ def _values(call: Call, given: NewServer) -> dict[str, Any]:
 
 
 def _look_up(tx: Tx, compute: Compute, context: Context, flavor_ref: str | int, values: Mapping[str, Any]) -> tuple[dict[str, Any], Row]:
-    """What the request names: flavor, key, zone and host; the flavor's snapshot and the keys. Raises NotFound, BadRequest, OverQuota."""
+    """What the request names: flavor, key, zone and host; the flavor's snapshot and keys. Raises NotFound, BadRequest, QuotaExceeded."""
     flavor = flavors.get(tx, context, str(flavor_ref).rsplit("/", 1)[-1])
     keys: dict[str, str] = {}
     if values["key_name"] is not None:
@@ -146,10 +154,10 @@ def _look_up(tx: Tx, compute: Compute, context: Context, flavor_ref: str | int, 
 
 
 def _affordable(tx: Tx, compute: Compute, context: Context, flavor: Mapping[str, Any], least: int, most: int) -> int:
-    """As many of these as the quota leaves room for, within what was asked for. Raises OverQuota."""
+    """As many of these as the quota leaves room for, within what was asked for. Raises QuotaExceeded."""
     count = min(most, quotas.room(tx, compute.settings.quota, context.project, flavor))
     if count < least:
-        raise OverQuota(f"Quota exceeded: room for {count} more of these servers, {least} were asked for")
+        raise QuotaExceeded(f"Quota exceeded: room for {count} more of these servers, {least} were asked for")
     return count
 
 
