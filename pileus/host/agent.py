@@ -53,12 +53,15 @@ class Agent:
         self._removals: asyncio.Queue[tuple[list[str], asyncio.Future[None]]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, owned: Mapping[str, PortWiring]) -> None:
-        """Re-read reality: ports of our guests (`owned`) are wired where they are not, all others are removed."""
+    async def start(self, owned: Mapping[str, PortWiring], idle: Sequence[PortWiring] = ()) -> None:
+        """Re-read reality: ports of our guests (`owned`) are wired where they are not, all others are removed. Of those of
+        guests that do not run (`idle`) it is told that they are gone: they may have been wired before we were ended."""
         self._switch.on_reset = self._reset
         self._spawn(self._reporter.run(), "agent-reporter")
         self._spawn(self._remove_loop(), "agent-delete-lane")
         await self._adopt(owned)
+        for port in idle:
+            self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "gone"))
         if self._notices:
             self._spawn(self._notice_loop(), "agent-notice")
 

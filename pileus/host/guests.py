@@ -54,6 +54,8 @@ class Guest:
     spec: GuestSpec | None = None
     task: asyncio.Task[None] | None = None
     last: Observed | None = None
+    ended: tuple[PowerState, str] | None = None
+    """It ended by itself while a task worked on it: how, and why. Told when the task has told its own."""
     ports: dict[str, PortWiring] = field(default_factory=dict)
 
 
@@ -97,9 +99,10 @@ class Guests:
         }
         hypervisor.on_exit = self._exited
 
-    async def adopt(self) -> dict[str, PortWiring]:
-        """Re-read what runs here; the ports that belong to it."""
+    async def adopt(self) -> tuple[dict[str, PortWiring], list[PortWiring]]:
+        """Re-read what is here: the ports of guests that run, by id, and those of guests that do not."""
         owned: dict[str, PortWiring] = {}
+        idle: list[PortWiring] = []
         for found in await self._hypervisor.found():
             # A paused guest may be one that a killed process left before its resume: a message of that generation works on it again.
             reached = found.generation - 1 if found.power == "paused" else found.generation
@@ -107,7 +110,9 @@ class Guests:
             self._guests[found.spec.server_id] = Guest(reached=reached, spec=found.spec, ports=ports)
             if found.power in ("running", "paused"):
                 owned |= ports
-        return owned
+            else:
+                idle += found.spec.ports
+        return owned, idle
 
     async def close(self) -> None:
         """Stop working; guests go on running, and what was under way goes on at the next start."""
@@ -171,6 +176,8 @@ class Guests:
         else:
             await self._hypervisor.set_generation(message.server_id, message.generation)
         await self._bus.publish(OBSERVED, observed)
+        if guest.ended is not None and observed.power in ("running", "paused"):
+            self._exited(message.server_id, *guest.ended)
 
     async def _undo(self, message: Desired, guest: Guest, failed: StepFailed, stamps: dict[str, float]) -> Observed:
         """What an action that failed leaves is undone, however often that must be tried; then it is told."""
@@ -200,7 +207,7 @@ class Guests:
         spec = message.spec or guest.spec
         if spec is None:
             raise StepFailed("sent", "the host was not told what to build")
-        guest.spec, guest.ports = spec, {port.port_id: port for port in spec.ports}
+        guest.spec, guest.ports, guest.ended = spec, {port.port_id: port for port in spec.ports}, None
         signal = self._signals[message.signal]
         signal.expect(spec.server_id, spec.ports)
         try:
@@ -303,8 +310,11 @@ class Guests:
     def _exited(self, server_id: str, power: PowerState, cause: str) -> None:
         """A guest ended by itself: its ports go, the control plane is told."""
         guest = self._guests.get(server_id)
-        if guest is None or guest.task is not None:
-            return  # the task under way sees it
+        if guest is None:
+            return
+        if guest.task is not None:
+            guest.ended = (power, cause)  # the task under way fails by it, or tells of it afterwards
+            return
         task = asyncio.create_task(self._ended(server_id, guest, power, cause), name=f"guest-ended-{server_id}")
         self._notices.add(task)
         task.add_done_callback(self._notices.discard)

@@ -37,6 +37,9 @@ from pileus.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+REPORT_AGAIN = 6.0
+"""Seconds from the first report to the second: the control plane believes no report on what changed in the 5 s before it."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -80,8 +83,8 @@ class Host:
         parts = self.parts
         await asyncio.gather(parts.hypervisor.start(), parts.switch.start())
         await parts.dhcp.start()
-        owned = await self.guests.adopt()
-        await self.agent.start(owned)
+        owned, idle = await self.guests.adopt()
+        await self.agent.start(owned, idle)
         bus = self._bus
         self._subscriptions = [
             bus.subscribe(desired_subject(self.name), Desired, self.guests.desired),
@@ -93,7 +96,7 @@ class Host:
         await self._report()
         self._tasks = [
             asyncio.create_task(self._every(self._settings.compute.heartbeat_interval, self._beat), name="heartbeat"),
-            asyncio.create_task(self._every(self._settings.compute.report_interval, self._report), name="report"),
+            asyncio.create_task(self._every(self._settings.compute.report_interval, self._report, first=REPORT_AGAIN), name="report"),
         ]
 
     async def close(self) -> None:
@@ -142,9 +145,11 @@ class Host:
     async def _console(self, request: ConsoleRequest) -> ConsoleText:
         return ConsoleText(await self.parts.hypervisor.console(request.server_id, request.lines))
 
-    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]], *, first: float | None = None) -> None:
+        pause = seconds if first is None else min(first, seconds)
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(pause)
+            pause = seconds
             try:
                 await work()
             except Exception:

@@ -13,6 +13,7 @@ import pytest
 from pileus.bus.inprocess import Fate
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.messages import ACTIONS, LEVELS, OBSERVED, GuestSpec, Observed
+from pileus.network.servers import ports_of
 from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
 
 Signal = Literal["local", "callback"]
@@ -145,6 +146,46 @@ async def test_a_guest_that_ends_by_itself_is_shown(tmp_path: Path) -> None:
         await cloud.until(lambda: not cloud.ports["host-0"].ports)
         await cloud.compute.act(USER, server_id, "start")
         assert (await cloud.settled(server_id))["vm_state"] == "active"
+
+
+async def test_a_guest_that_ends_the_moment_it_runs_is_shown(tmp_path: Path) -> None:
+    """Before the host has said that it runs: it says both, in this order."""
+    async with cloudlet(tmp_path, hosts=1) as cloud:
+        hypervisor = _hypervisor(cloud)
+        resume = hypervisor.resume
+
+        async def and_die(server_id: str) -> None:
+            await resume(server_id)
+            hypervisor.kill(server_id)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hypervisor, "resume", and_die)
+            [server_id] = await cloud.create()
+            await cloud.until(_shows(cloud, server_id, "stopped"), 2.0)
+        await cloud.until(lambda: not cloud.ports["host-0"].ports)
+        await cloud.compute.act(USER, server_id, "start")
+        assert (await cloud.settled(server_id))["vm_state"] == "active"
+        await cloud.until(_shows(cloud, server_id, "active"))
+        await _delete(cloud, [server_id])
+
+
+async def test_a_guest_that_ended_while_no_host_looked_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the host's second report, for the first comes when what is written down may be newer. Its ports are DOWN."""
+    monkeypatch.setattr("pileus.compute.outcomes.SETTLED", 0.3)
+    monkeypatch.setattr("pileus.host.service.REPORT_AGAIN", 0.4)
+    async with cloudlet(tmp_path, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        await cloud.settled(server_id)
+        await cloud.stop_host("host-0")
+        cloud.guests["host-0"].guests[server_id].power = "stopped"
+        await cloud.start_host("host-0")
+        await cloud.until(_shows(cloud, server_id, "stopped"), 2.0)
+
+        async def down() -> bool:
+            [port] = await cloud.store.read(ports_of, server_id)
+            return bool(port.status == "DOWN")
+
+        await cloud.until(down, 2.0)
 
 
 async def test_a_lost_word_of_a_dead_guest_is_made_good(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -10,6 +11,7 @@ from tests.real.conftest import Neighbours
 from tests.real.machine import session_of
 from tests.real.rig import Rig, until
 
+DAEMONS = ("ovs-vswitchd", "ovsdb-server")
 both = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
 
 
@@ -65,3 +67,27 @@ def test_deletes_under_way_are_finished(cloud: Rig) -> None:
     for server_id in ids:
         until(lambda each=server_id: cloud.ask("GET", f"/compute/v2.1/servers/{each}").status_code == 404)  # type: ignore[misc]
         assert not cloud.machine.qemus(server_id) and server_id not in cloud.machine.guest_folders()
+
+
+def test_what_died_meanwhile(cloud: Rig, neighbours: Neighbours) -> None:
+    """A guest, the switch and the DHCP servers end while no Pileus runs: the next one sees it, and brings back what must be there."""
+    server_id = cloud.create("dies-alone")
+    cloud.become(server_id, "ACTIVE")
+    [port] = cloud.ports(server_id)
+    guest, daemons, dhcp = cloud.machine.qemu(server_id), [cloud.machine.daemon(name) for name in DAEMONS], cloud.machine.dnsmasq()
+    cloud.end(signal.SIGKILL)
+    for pid in (guest, *daemons, *dhcp):
+        os.kill(pid, signal.SIGKILL)
+    cloud.start()
+    assert cloud.become(server_id, "SHUTOFF", 10.0)["OS-EXT-STS:power_state"] == 4
+    until(lambda: cloud.ports(server_id)[0]["status"] == "DOWN")
+    assert not cloud.machine.port_flows(port["id"]) and f"tap{port['id'][:11]}" not in cloud.machine.taps()
+    until(lambda: len(cloud.machine.dnsmasq()) == len(dhcp))
+    assert cloud.pings(neighbours.a, neighbours.b_address)
+    assert cloud.says_over_tcp(neighbours.b, neighbours.a_address)
+    with cloud.console(neighbours.b) as console:
+        code, said = console.run("udhcpc -n -q -i eth0 -s /etc/udhcpc -t 8 -T 1")
+    assert code == 0 and neighbours.b_address in said, said
+    cloud.action(server_id, "os-start")
+    cloud.become(server_id, "ACTIVE")
+    cloud.delete(server_id)
