@@ -18,6 +18,7 @@ from pileus.store.sql import Row, first, rows
 OPEN = ("queued", "sent", "unwinding")
 
 # The statements of every boot, built once.
+_INSERT = actions.insert()
 _SERVER = select(servers).where(servers.c.id == bindparam("id"))
 _DUE_ONE = select(actions).where(actions.c.id == bindparam("id"), actions.c.due_at <= bindparam("now"))
 _DUE_OF = select(actions.c.id).where(actions.c.server_id == bindparam("server"), actions.c.due_at <= bindparam("now"))
@@ -46,26 +47,27 @@ def new(tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard
     now = time.time()
     action_id = str(uuid.uuid4())
     tx.execute(
-        actions.insert().values(
-            id=action_id,
-            server_id=server["id"],
-            project_id=server["project_id"],
-            user_id=context.user_id,
-            request_id=context.request_id or f"req-{uuid.uuid4()}",
-            name=verb.name,
-            state="queued",
-            hard=hard,
-            generation=server["generation"],
-            attempt=1,
-            tried=[],
-            due_at=now,
-            deadline=now + limit,
-            resends=0,
-            stamps={"accepted": now},
-            details={},
-            started_at=now,
-            updated_at=now,
-        )
+        _INSERT,
+        {
+            "id": action_id,
+            "server_id": server["id"],
+            "project_id": server["project_id"],
+            "user_id": context.user_id,
+            "request_id": context.request_id or f"req-{uuid.uuid4()}",
+            "name": verb.name,
+            "state": "queued",
+            "hard": hard,
+            "generation": server["generation"],
+            "attempt": 1,
+            "tried": [],
+            "due_at": now,
+            "deadline": now + limit,
+            "resends": 0,
+            "stamps": {"accepted": now},
+            "details": {},
+            "started_at": now,
+            "updated_at": now,
+        },
     )
     return action_id
 

@@ -103,6 +103,7 @@ def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, c
     return made, [actions.new(tx, context, VERBS["create"], server, limit=limit) for server in made]
 
 
+_CHANGE = update(servers).where(servers.c.id == bindparam("this"))
 _BY_ID = select(servers).where(servers.c.id == bindparam("id"))
 
 
@@ -210,5 +211,5 @@ def act(tx: Tx, context: Context, server_id: str, verb_name: str, *, limit: floa
     actions.overtake(tx, server_id, verb.name)
     after = begin(verb, state)
     values = {"task_state": after.task_state, "generation": after.generation, "updated_at": time.time()}
-    tx.execute(update(servers).where(servers.c.id == server_id).values(**values))
+    tx.execute(_CHANGE, {"this": server_id, **values})
     return actions.new(tx, context, verb, server | values, hard=hard, limit=limit)
