@@ -33,7 +33,7 @@ class Forbidden(PileusError):
 
 
 class QuotaExceeded(Forbidden):
-    """A project's limit is reached. Nova and Glance answer 403 or 413, Neutron 409: the raiser's face knows."""
+    """A project's limit is reached. Nova answers 403, Neutron 409: the face knows."""
 
     kind = "OverQuota"
 
@@ -52,10 +52,6 @@ class NotAcceptable(PileusError):
 
 class Conflict(PileusError):
     status = 409
-
-
-class PreconditionFailed(PileusError):
-    status = 412
 
 
 class TooLarge(PileusError):

@@ -17,6 +17,8 @@ PowerState = Literal["running", "paused", "stopped", "crashed", "absent"]
 
 PlugSignal = Literal["local", "callback"]
 
+DiskFormat = Literal["raw", "qcow2", "aki", "ari", "ami"]
+
 
 class FixedIP(msgspec.Struct, frozen=True):
     subnet_id: str
@@ -71,7 +73,7 @@ class ImageRef(msgspec.Struct, frozen=True):
     """An image as a host fetches it. Sizes in bytes; `virtual_size` is the disk that a guest sees."""
 
     id: str
-    disk_format: Literal["raw", "qcow2", "aki", "ari", "ami"]
+    disk_format: DiskFormat
     size: int
     checksum: str
     """SHA-512, hex: the host refuses data that does not match."""
@@ -107,7 +109,6 @@ class GuestSpec(msgspec.Struct, frozen=True):
     metadata: dict[str, str] = {}
     public_keys: dict[str, str] = {}
     availability_zone: str = "nova"
-    flavor_name: str = ""
     launch_index: int = 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import msgspec
 import structlog
@@ -15,7 +14,7 @@ from pileus.bus import BusError, M, NoAnswer, R, RemoteError
 log = structlog.get_logger(__name__)
 
 BUFFER = 65536
-"""Messages that a subscriber may be behind; what comes then is dropped and counted, as on a real bus."""
+"""Messages that a subscriber may be behind; what comes then is lost and logged, as on a real bus."""
 
 Fate = Callable[[str, bytes], Sequence[float]]
 """For tests and the lab: the delays (s) after which copies of a message arrive. `()` loses it, `(0, 0)` doubles it."""
@@ -24,7 +23,10 @@ _Item = tuple[bytes, "asyncio.Future[bytes] | None"]
 
 
 class _Subscriber:
-    def __init__(self, handler: Callable[[bytes, asyncio.Future[bytes] | None], Awaitable[None]], queue: str, concurrency: int) -> None:
+    def __init__(
+        self, subject: str, handler: Callable[[bytes, asyncio.Future[bytes] | None], Awaitable[None]], queue: str, concurrency: int
+    ) -> None:
+        self.subject = subject
         self.queue = queue
         self.buffer: asyncio.Queue[_Item] = asyncio.Queue(BUFFER)
         self.dropped = 0
@@ -39,6 +41,8 @@ class _Subscriber:
         try:
             self.buffer.put_nowait(item)
         except asyncio.QueueFull:
+            if self.dropped % BUFFER == 0:
+                log.error("a subscriber is too far behind: messages are lost", subject=self.subject, behind=BUFFER, lost=self.dropped + 1)
             self.dropped += 1
 
     async def close(self) -> None:
@@ -81,7 +85,7 @@ class InProcessBus:
             except Exception:
                 log.exception("handler failed", subject=subject)
 
-        return self._add(subject, _Subscriber(handle, queue, concurrency))
+        return self._add(_Subscriber(subject, handle, queue, concurrency))
 
     def serve(
         self,
@@ -103,7 +107,7 @@ class InProcessBus:
             if answer is not None and not answer.done():
                 answer.set_result(reply)
 
-        return self._add(subject, _Subscriber(handle, queue, concurrency))
+        return self._add(_Subscriber(subject, handle, queue, concurrency))
 
     async def request(self, subject: str, message: object, answer: type[R], *, timeout: float) -> R:
         if not self._subscribers.get(subject):
@@ -127,12 +131,12 @@ class InProcessBus:
             for subscriber in list(subscribers):
                 await subscriber.close()
 
-    def _add(self, subject: str, subscriber: _Subscriber) -> _Subscriber:
-        self._subscribers.setdefault(subject, []).append(subscriber)
+    def _add(self, subscriber: _Subscriber) -> _Subscriber:
+        self._subscribers.setdefault(subscriber.subject, []).append(subscriber)
 
         def detach() -> None:
             with contextlib.suppress(ValueError):
-                self._subscribers[subject].remove(subscriber)
+                self._subscribers[subscriber.subject].remove(subscriber)
 
         subscriber.attach(detach)
         return subscriber
@@ -146,7 +150,7 @@ class InProcessBus:
                 self._deliver(subject, payload, answer)
 
     def _deliver(self, subject: str, payload: bytes, answer: asyncio.Future[bytes] | None) -> None:
-        groups: dict[Any, list[_Subscriber]] = {}
+        groups: dict[str | _Subscriber, list[_Subscriber]] = {}
         for subscriber in self._subscribers.get(subject, ()):
             groups.setdefault(subscriber.queue or subscriber, []).append(subscriber)
         self._turn += 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pileus.context import Context
+from pileus.messages import DiskFormat
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class ImageInfo:
     id: str
     name: str
     status: str
-    disk_format: str
+    disk_format: DiskFormat | Literal[""]
+    """Empty until it is set; an active image has one."""
     size: int
     virtual_size: int
     sha512: str

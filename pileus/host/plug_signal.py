@@ -126,10 +126,16 @@ class CallbackSignal:
             await wait.change.wait()
 
     async def _level_is_there(self, ports: Sequence[PortWiring]) -> bool:
-        """A lost event must not kill a guest, and a restarted host must not wait for one that came before (law 1)."""
+        """A lost event must not kill a guest, and a restarted host must not wait for one that came before (law 1).
+
+        Raises PlugFailed where a port has failed: that word may have been lost, too.
+        """
         question = ReadinessRequest([port.port_id for port in ports])
         try:
             answer = await self._bus.request(READINESS, question, Readiness, timeout=self._question_limit)
         except BusError:
             return False
+        for port in ports:
+            if answer.failed.get(port.port_id, 0) >= port.generation:
+                raise PlugFailed("signalled", f"the network service says that port {port.port_id} failed")
         return all(answer.wired.get(port.port_id, 0) >= port.generation for port in ports)

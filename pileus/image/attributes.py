@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from pileus.errors import BadRequest, Forbidden
+from pileus.messages import DiskFormat
 
 Visibility = Literal["public", "private", "community", "shared"]
-DiskFormat = Literal["raw", "qcow2", "aki", "ari", "ami"]
 ContainerFormat = Literal["bare", "aki", "ari", "ami"]
 Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Tag = Annotated[str, Meta(min_length=1, max_length=255)]

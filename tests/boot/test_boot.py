@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from pileus.clients.image import ImageInfo
 from pileus.clients.network import RequestedNic
-from pileus.errors import Conflict
+from pileus.compute.servers import NewServer
+from pileus.context import Context
+from pileus.errors import Conflict, NotFound
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.host.switch.simulated import SimulatedSwitch
-from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
+from tests.boot.cloudlet import FLAVOR, USER, Cloudlet, cloudlet, settings
 
 Signal = Literal["local", "callback"]
 both = pytest.mark.parametrize("signal", ["local", "callback"])
@@ -233,3 +236,25 @@ async def test_a_given_port_stays_when_its_server_goes(tmp_path: Path) -> None:
         await delete(cloud, [server_id])
         port = await cloud.store.read(visible.port, USER, port_id)
         assert (port["device_id"], port["host"] or "") == ("", "")
+
+
+class HalfMadeImages:
+    """An image service with one image to boot, whose kernel nobody has uploaded yet."""
+
+    async def show(self, context: Context, image_id: str) -> ImageInfo:
+        if image_id == "kernel":
+            return ImageInfo("kernel", "kernel", "queued", "", 0, 0, "")
+        return ImageInfo(image_id, "disk", "active", "ami", 512, 512, "00", kernel_id="kernel")
+
+    def read(self, image_id: str) -> AsyncIterator[bytes]:
+        raise NotFound(f"No image {image_id}")
+
+
+async def test_a_kernel_without_data_fails_the_server_at_once(tmp_path: Path) -> None:
+    async with cloudlet(tmp_path) as cloud:
+        cloud.compute.image = HalfMadeImages()
+        [made] = await cloud.compute.create(USER, NewServer(name="server", flavor=FLAVOR, nics=[], image_id="disk"), "none", count=1)
+        server = await cloud.settled(made["id"])
+        assert server["vm_state"] == "error"
+        assert "image kernel is not active" in server["fault"]["message"]
+        await delete(cloud, [made["id"]])

@@ -11,6 +11,7 @@ import pytest
 
 from pileus import settings
 from pileus.bus.inprocess import InProcessBus
+from pileus.host import plug_signal
 from pileus.host.agent import Agent
 from pileus.host.dhcp import SimulatedDhcp
 from pileus.host.plug_signal import CallbackSignal, LocalSignal, PlugFailed, PlugSignal
@@ -144,6 +145,19 @@ async def test_callback_reads_the_level_again_before_giving_up(bus: InProcessBus
     signal.expect(SERVER, [port("a", 4)])
     with pytest.raises(TimeoutError):
         await signal.ready(SERVER, [port("a", 4)], 0.05)
+
+
+async def test_callback_finds_a_failure_whose_event_was_lost(bus: InProcessBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(request: ReadinessRequest) -> Readiness:
+        return Readiness({}, {"a": 3})
+
+    monkeypatch.setattr(plug_signal, "FIRST_LOOK", 0.02)
+    bus.serve(READINESS, ReadinessRequest, answer)
+    signal = CallbackSignal(bus, question_limit=1.0)
+    with pytest.raises(PlugFailed, match="port a failed"):
+        await signal.ready(SERVER, [port("a", 3)], 60)
+    with pytest.raises(TimeoutError):
+        await signal.ready(SERVER, [port("a", 4)], 0.05)  # that failure is an older binding's
 
 
 async def test_callback_events_of_others_are_not_taken() -> None:

@@ -8,6 +8,7 @@ the same host kernel, QEMU and CPU.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -86,7 +87,8 @@ class Accelerator:
             return
         proof = Proof(key, *await self._try(*guest))
         self.current = self._verdict(proof)
-        await asyncio.to_thread(self._keep, proof)
+        with contextlib.suppress(OSError):  # one that cannot be kept is made again at the next start
+            await asyncio.to_thread(self._keep, proof)
 
     async def _try(self, kernel: Path, ramdisk: Path) -> tuple[bool, str]:
         try:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pileus.http.face import Call, Handler, Reply, Route
 from pileus.image import attributes, members
 from pileus.image.service import Images
+from pileus.messages import DiskFormat
 
 _ID = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
 _LINKS = [{"rel": "self", "href": "{self}"}, {"rel": "enclosure", "href": "{file}"}, {"rel": "describedby", "href": "{schema}"}]
@@ -36,7 +37,7 @@ IMAGE: dict[str, Any] = {
         "size": _maybe("integer", "Size of the data in bytes.", readOnly=True),
         "virtual_size": _maybe("integer", "Size of the disk that a guest sees, in bytes.", readOnly=True),
         "container_format": _maybe("string", "What is around the disk.", enum=[None, *get_args(attributes.ContainerFormat)]),
-        "disk_format": _maybe("string", "The format of the data.", enum=[None, *get_args(attributes.DiskFormat)]),
+        "disk_format": _maybe("string", "The format of the data.", enum=[None, *get_args(DiskFormat)]),
         "created_at": _text("When the image was made.", readOnly=True),
         "updated_at": _text("When the image was last changed.", readOnly=True),
         "tags": {"type": "array", "description": "Labels.", "items": {"type": "string", "maxLength": 255}},
