@@ -294,7 +294,8 @@ def _from_text(key: str, text: str) -> Any:
     if base is list:
         return [part.strip() for part in text.split(",") if part.strip()]
     if base is dict:
-        return dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
+        parts = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+        return {name: value for name, _, value in parts} if all(sign for _, sign, _ in parts) else text
     return text
 
 
@@ -304,6 +305,10 @@ def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _leaves(kind, f"{prefix}{name}.")
         else:
             yield prefix + name, kind
+
+
+_WRITTEN = {dict: "name=value, …", list: "value, …"}
+"""How lists and tables are written in the environment (in TOML: as TOML has them)."""
 
 
 def _bare(kind: Any) -> Any:
@@ -317,7 +322,7 @@ def _doc(kind: Any) -> tuple[str, str]:
     base = _bare(kind)
     if get_origin(base) is Literal:
         return text, " | ".join(map(str, get_args(base)))
-    parts = [getattr(base, "__name__", str(base))]
+    parts = [_WRITTEN.get(get_origin(base), getattr(base, "__name__", str(base)))]
     for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("pattern", "matching")):
         parts += [f"{sign} {getattr(m, name)}" for m in metas if getattr(m, name) is not None]
     return text, " ".join(parts)

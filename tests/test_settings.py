@@ -32,6 +32,8 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ({"PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT": "soon"}, ["compute.vif_plugging_timeout", "float"]),
         ({"PILEUS_NETWORK__RPC_WORKERS": "0"}, ["network.rpc_workers", "≥ 1"]),
         ({"PILEUS_API__LISTEN": "nowhere"}, ["api.listen", "matching"]),
+        ({"PILEUS_HOST__BRIDGE_MAPPINGS": "eth1"}, ["host.bridge_mappings", "name=value"]),
+        ({"PILEUS_HOST__BRIDGE_MAPPINGS": "a=eth1,eth2"}, ["host.bridge_mappings", "name=value"]),
         ({"PILEUS_COMPUTE__VIF_PLUGGING_IS_FATAL": "perhaps"}, ["compute.vif_plugging_is_fatal", "bool"]),
     ],
 )

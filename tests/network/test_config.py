@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import Connection
 
 from pileus.errors import BadRequest, StartupError
-from pileus.network import networks, ports, quotas
+from pileus.network import networks, ports, quotas, subnets
 from pileus.network.config import Config, read
 from pileus.network.fixed_ips import WantedIP
 from pileus.settings import Network, Quota, Settings
+from tests.network.conftest import ALICE
 from tests.network.test_servers import make_network
 
 
@@ -42,6 +45,19 @@ def test_mtu_mac_prefix_and_most_fixed_ips(tx: Connection) -> None:
     assert ports.create(tx, ours, ports.NewPort("p"), network, [])["mac"].startswith("02:aa:bb:")
     with pytest.raises(BadRequest, match="maximum amount of fixed ips per port: 1"):
         ports.create(tx, ours, ports.NewPort("p", fixed_ips=[WantedIP("a"), WantedIP("b")]), network, [])
+
+
+def test_most_dns_servers_and_host_routes(tx: Connection) -> None:
+    ours = config(max_dns_nameservers=1, max_host_routes=1)
+    network = make_network(tx, ours)
+    servers = ["192.0.2.1", "192.0.2.2"]
+    routes = [{"destination": f"192.0.2.{n}/32", "nexthop": "10.7.0.9"} for n in (1, 2)]
+    plain = subnets.NewSubnet(network["id"], "10.7.0.0/24", 4, "p-alice")
+    for wanted, words in ((replace(plain, dns=servers), "nameservers"), (replace(plain, routes=routes), "routes")):
+        with pytest.raises(BadRequest, match=f"{words} exceeds the limit 1"):
+            subnets.create(tx, ours, ALICE, wanted)
+    one = replace(plain, dns=servers[:1], routes=routes[:1])
+    assert subnets.create(tx, ours, ALICE, one)["dns"] == ["192.0.2.1"]
 
 
 def test_default_quotas() -> None:
