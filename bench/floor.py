@@ -128,4 +128,4 @@ def _port(number: int) -> PortWiring:
 
 def _spec(port: PortWiring) -> GuestSpec:
     image = ImageRef(str(uuid.uuid4()), "raw", 1 << 20, "", 1 << 20)
-    return GuestSpec(str(uuid.uuid4()), "floor", "floor", "p", "u", 1, 128, 0, BootSource(image=image), [port])
+    return GuestSpec(str(uuid.uuid4()), "floor", "floor", "p", 1, 128, 0, BootSource(image=image), [port])

@@ -96,7 +96,6 @@ class GuestSpec(msgspec.Struct, frozen=True):
     name: str
     hostname: str
     project_id: str
-    user_id: str
     vcpus: int
     memory_mb: int
     disk_gb: int
@@ -135,8 +134,6 @@ class Observed(msgspec.Struct, frozen=True):
     host: str
     generation: int
     power: PowerState
-    done: bool = True
-    """False: a report from the middle (guest found paused after a restart, say); the generation is still being worked on."""
     failed_step: str = ""
     cause: str = ""
     retry: bool = False
@@ -182,10 +179,9 @@ class DeviceDetailsRequest(msgspec.Struct, frozen=True):
 
 
 class DeviceDetails(msgspec.Struct, frozen=True):
-    """Ports that are bound to the asking host; `unknown` ones exist no more or are bound elsewhere."""
+    """Those of the ports that are bound to the asking host; the others exist no more or are bound elsewhere."""
 
     ports: list[PortWiring]
-    unknown: list[str] = []
 
 
 class DeviceLevels(msgspec.Struct, frozen=True):

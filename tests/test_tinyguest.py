@@ -137,7 +137,7 @@ async def test_reboots_and_powers_off_from_the_shell(guest: TinyGuest, tmp_path:
 
 async def test_reads_its_config_drive_and_runs_user_data(guest: TinyGuest, tmp_path: Path) -> None:
     spec = GuestSpec(
-        "5f3c1d52-7a14-4b3e-9f0f-0d8a5b8ff001", "web", "web-1", "p", "u", 1, 128, 0, BootSource(), [],
+        "5f3c1d52-7a14-4b3e-9f0f-0d8a5b8ff001", "web", "web-1", "p", 1, 128, 0, BootSource(), [],
         user_data="IyEvYmluL3NoCmVjaG8gdXNlciBkYXRhIG9uICQoaG9zdG5hbWUpCg==",
     )  # fmt: skip
     configdrive.build(spec, tmp_path / "config.iso")

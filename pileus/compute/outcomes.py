@@ -66,7 +66,7 @@ def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any]) -> list[st
 def take(tx: Tx, message: Observed) -> Taken | None:
     """Apply what a host observed; the action to go on with, if any. Stale generations change nothing."""
     server = by_id(tx, message.server_id)
-    if server is None or message.generation != server["generation"] or server["host"] != message.host or not message.done:
+    if server is None or message.generation != server["generation"] or server["host"] != message.host:
         return None
     action = actions.open_of(tx, message.server_id)
     if action is None:

@@ -143,7 +143,6 @@ class Steps:
             name=server["name"],
             hostname=server["hostname"],
             project_id=server["project_id"],
-            user_id=server["user_id"],
             vcpus=flavor["vcpus"],
             memory_mb=flavor["ram"],
             disk_gb=flavor["disk"],

@@ -122,12 +122,17 @@ class Guests:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def count(self) -> int:
+        """How many guests there are here."""
+        return sum(guest.spec is not None for guest in self._guests.values())
+
     async def now(self) -> dict[str, GuestNow]:
-        """All guests as they are."""
-        known = [(server_id, guest) for server_id, guest in self._guests.items() if guest.spec is not None]
-        return {
-            server_id: GuestNow(max(guest.reached, guest.working), await self._hypervisor.power(server_id)) for server_id, guest in known
-        }
+        """All guests as they are; they are asked at once, so that one which does not answer holds up no other."""
+        known = {server_id: guest for server_id, guest in self._guests.items() if guest.spec is not None}
+        return dict(zip(known, await asyncio.gather(*(self._now(*each) for each in known.items())), strict=True))
+
+    async def _now(self, server_id: str, guest: Guest) -> GuestNow:
+        return GuestNow(max(guest.reached, guest.working), await self._hypervisor.power(server_id))
 
     def images_in_use(self) -> set[str]:
         """Ids of the images that guests here stand on."""
@@ -188,8 +193,7 @@ class Guests:
             except (HypervisorError, SwitchError, OSError) as error:
                 log.warning("not undone yet", server=message.server_id, cause=str(error))
                 await asyncio.sleep(UNDO_AGAIN)
-        who = (message.server_id, self._host, message.generation, power, True)
-        return Observed(*who, failed.step, failed.cause, failed.retry, stamps)
+        return Observed(message.server_id, self._host, message.generation, power, failed.step, failed.cause, failed.retry, stamps)
 
     async def _undone(self, message: Desired, guest: Guest) -> PowerState:
         """A create leaves nothing; of a server that was there before, the disk stays."""

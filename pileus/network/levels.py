@@ -33,8 +33,7 @@ def take(tx: Tx, config: Config, levels: Sequence[PortLevel]) -> bool:
 def details(tx: Tx, host: str, port_ids: Sequence[str]) -> DeviceDetails:
     """The wiring of those of these ports that are bound to the host."""
     mine = rows(tx, select(ports).where(ports.c.id.in_(list(port_ids)), ports.c.host == host))
-    known = wiring.several(tx, visible.with_addresses(tx, mine))
-    return DeviceDetails(known, unknown=sorted(set(port_ids) - {port.port_id for port in known}))
+    return DeviceDetails(wiring.several(tx, visible.with_addresses(tx, mine)))
 
 
 def _take(tx: Tx, config: Config, port: Row, said: PortLevel) -> bool:

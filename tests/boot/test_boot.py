@@ -17,6 +17,7 @@ from pileus.context import Context
 from pileus.errors import Conflict, NotFound
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.host.switch.simulated import SimulatedSwitch
+from pileus.messages import PowerState
 from tests.boot.cloudlet import FLAVOR, USER, Cloudlet, cloudlet, settings
 
 Signal = Literal["local", "callback"]
@@ -258,3 +259,27 @@ async def test_a_kernel_without_data_fails_the_server_at_once(tmp_path: Path) ->
         assert server["vm_state"] == "error"
         assert "image kernel is not active" in server["fault"]["message"]
         await delete(cloud, [made["id"]])
+
+
+async def test_a_guest_that_does_not_answer_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cloudlet(tmp_path, hosts=1) as cloud:
+        ids = await cloud.create(count=3)
+        for server_id in ids:
+            await cloud.settled(server_id)
+        host = cloud.hosts["host-0"]
+        asked: set[str] = set()
+        all_asked = asyncio.Event()
+
+        async def power(server_id: str) -> PowerState:
+            asked.add(server_id)
+            if asked >= set(ids):
+                all_asked.set()
+            await all_asked.wait()
+            return "running"
+
+        monkeypatch.setattr(hypervisor(cloud, "host-0"), "power", power)
+        assert host.facts().guests == 3 and not asked
+        async with asyncio.timeout(5):
+            assert {server_id: now.power for server_id, now in (await host.guests.now()).items()} == dict.fromkeys(ids, "running")
+        monkeypatch.undo()
+        await delete(cloud, ids)

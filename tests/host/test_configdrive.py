@@ -32,7 +32,6 @@ def spec(**changes: Any) -> GuestSpec:
         "name": "The Web",
         "hostname": "the-web",
         "project_id": "p1",
-        "user_id": "u1",
         "vcpus": 1,
         "memory_mb": 128,
         "disk_gb": 0,

@@ -363,7 +363,7 @@ class Qemu:
     async def _boot_proof(self, kernel: Path, ramdisk: Path) -> AsyncIterator[asyncio.StreamReader]:
         """The proof guest takes the way of every other one, but leaves no spec: whatever cuts it short, it is cleaned up."""
         boot = BootSource(kernel=None, ramdisk=None)
-        spec = GuestSpec(self._proof_id, "kvm-proof", "kvm-proof", "", "", 1, PROOF_MEMORY_MB, 0, boot, [])
+        spec = GuestSpec(self._proof_id, "kvm-proof", "kvm-proof", "", 1, PROOF_MEMORY_MB, 0, boot, [])
         writer: asyncio.StreamWriter | None = None
         async with self._locked(self._proof_id, make=True) as slot:
             assert slot is not None

@@ -41,7 +41,6 @@ def guest(**changes: Any) -> GuestSpec:
         "name": "one",
         "hostname": "one",
         "project_id": "p",
-        "user_id": "u",
         "vcpus": 1,
         "memory_mb": 64,
         "disk_gb": 1,
