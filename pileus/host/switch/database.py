@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ _LARGEST_REMOVAL = 2
 
 @dataclass
 class _Request:
-    """Some operations of the next transaction. `network_id`: whose tag they need until their rows are there."""
+    """Port `name` in the next transaction. `network_id`: whose tag it needs until its row is there. `written`: the transaction
+    is over, whether somebody still waits for it or not."""
 
+    name: str
     make: Callable[[int], list[Operation]]
     done: asyncio.Future[None]
-    network_id: str | None = None
+    network_id: str
+    written: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Database:
@@ -52,6 +55,7 @@ class Database:
         self._port_waits: dict[str, set[asyncio.Future[None]]] = {}
         self._applied_waits: set[tuple[int, asyncio.Future[None]]] = set()
         self._queue: asyncio.Queue[_Request] = asyncio.Queue()
+        self._adding: dict[str, list[_Request]] = {}
         self._writer: asyncio.Task[None] | None = None
         self._ovsdb = Ovsdb(path, rows.COLUMNS, on_changes=self._changed, on_lost=on_lost)
 
@@ -106,9 +110,14 @@ class Database:
         if standing is not None and self._notes(standing) == wanted:
             self.tags.release(network_id)
         else:
-            await self._submit(make, network_id)
+            await self._submit(name, make, network_id)
         await self._port_applied(name)
         return self.plugged[name]
+
+    async def settled(self, names: Iterable[str]) -> None:
+        """Wait until no transaction that adds one of these ports is under way: one may be although whoever asked was cancelled."""
+        for request in [request for name in names for request in self._adding.get(name, ())]:
+            await request.written.wait()
 
     async def delete_ports(self, names: Iterable[str]) -> None:
         """Remove ports; returns when the switch has let go of their devices. In small transactions: Open vSwitch stands still
@@ -177,10 +186,11 @@ class Database:
         except TimeoutError:
             raise SwitchError("the switch's database did not answer") from None
 
-    async def _submit(self, make: Callable[[int], list[Operation]], network_id: str) -> None:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Request(make, done, network_id))
-        await done
+    async def _submit(self, name: str, make: Callable[[int], list[Operation]], network_id: str) -> None:
+        request = _Request(name, make, asyncio.get_running_loop().create_future(), network_id)
+        self._adding.setdefault(name, []).append(request)
+        self._queue.put_nowait(request)
+        await request.done
 
     async def _write(self) -> None:
         """The single writer: what has gathered while one transaction was under way becomes the next one."""
@@ -207,10 +217,13 @@ class Database:
                 request.done.cancel()
             raise
         for request in batch:
-            if request.network_id is not None:
-                self.tags.release(request.network_id)
+            self.tags.release(request.network_id)
             if not request.done.done():
                 request.done.set_result(None)
+            request.written.set()
+            self._adding[request.name].remove(request)
+            if not self._adding[request.name]:
+                del self._adding[request.name]
 
     async def _port_applied(self, name: str) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

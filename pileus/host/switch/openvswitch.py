@@ -241,6 +241,7 @@ class OpenVSwitch:
         return self._watches.add(port for port in self._ports() if self._database.number(port.tap) > 0)
 
     async def _remove(self, names: list[str], cookies: list[int]) -> None:
+        await self._database.settled(names)
         with self._database.tags.leaving(names):
             await self._pipeline.unwire(cookies, lambda: self._database.unused_networks(names))
             await self._database.delete_ports(names)

@@ -204,3 +204,23 @@ async def test_a_dhcp_device_comes_stays_and_goes(rig: Rig) -> None:
     await rig.switch.remove_dhcp_device(network_id, namespace)
     await rig.switch.remove_dhcp_device(network_id, namespace)
     assert nothing(await rig.leftovers())
+
+
+async def test_unplugging_takes_what_a_cancelled_plug_had_begun(rig: Rig) -> None:
+    network_id = network()
+    stays = wiring(200, network_id)
+    await plugged(rig, stays)
+    for moment in range(40):
+        ports = [wiring(number, network_id) for number in (1, 2, 3)]
+        for port in ports:
+            await tap(rig, port)
+        plugs = [asyncio.create_task(rig.switch.plug(port)) for port in ports]
+        await asyncio.sleep(moment / 10_000)
+        for plug in plugs:
+            plug.cancel()
+        await asyncio.wait(plugs)
+        await rig.switch.unplug([port.port_id for port in ports])
+        await rig.switch.plug(stays)
+        assert set(await found(rig.switch)) == {stays.port_id}, moment
+    await rig.switch.unplug([stays.port_id])
+    assert nothing(await rig.leftovers())
