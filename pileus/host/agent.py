@@ -50,6 +50,7 @@ class Agent:
         self._reporter = Reporter(host, bus, settings)
         self._wire_lane = asyncio.Semaphore(WIRERS)
         self._update_lane = asyncio.Semaphore(1)
+        self._leaving: dict[str, asyncio.Future[None]] = {}
         self._removals: asyncio.Queue[tuple[list[str], asyncio.Future[None]]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,10 +91,17 @@ class Agent:
         if not ids:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._leaving.update(dict.fromkeys(ids, done))
         self._removals.put_nowait((ids, done))
         await asyncio.shield(done)
         for port in ports:
             self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "gone"))
+
+    async def left(self, ports: Sequence[PortWiring]) -> None:
+        """Wait until what is being removed of these ports is gone: whoever plugs one anew must not have it removed under him."""
+        leaving = {self._leaving[port.port_id] for port in ports if port.port_id in self._leaving}
+        if leaving:
+            await asyncio.wait(leaving)
 
     async def update(self, message: PortsChanged) -> None:
         """The desired wiring of ports that are here has changed."""
@@ -138,7 +146,10 @@ class Agent:
                 except (SwitchError, OSError) as error:
                     log.warning("ports not removed, trying again", ports=len(ids), cause=str(error))
                     await asyncio.sleep(RETRY)
-            for _, done in batch:
+            for ids, done in batch:
+                for port_id in ids:
+                    if self._leaving.get(port_id) is done:
+                        del self._leaving[port_id]
                 if not done.done():
                     done.set_result(None)
 

@@ -216,6 +216,7 @@ class Guests:
         signal.expect(spec.server_id, spec.ports)
         try:
             with ExitStack() as opened:
+                await _step("plugged", self._limits.plug_limit, self._agent.left(spec.ports))
                 taps = await _step("plugged", self._limits.plug_limit, self._open_taps(spec, opened))
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._start_paused(message, spec, taps, stamps))

@@ -121,8 +121,10 @@ def _settled(row: Row, answer: Delivery | None) -> bool:
 
 
 def _event(row: Row) -> ExternalEvent:
-    status = "failed" if row["name"] == "network-vif-failed" else "completed"
-    return ExternalEvent(row["name"], row["server_id"], status, row["port_id"])
+    """As Neutron says it: the events API has no name for a port that failed, it is `network-vif-plugged` with status failed."""
+    if row["name"] == "network-vif-failed":
+        return ExternalEvent("network-vif-plugged", row["server_id"], "failed", row["port_id"])
+    return ExternalEvent(row["name"], row["server_id"], "completed", row["port_id"])
 
 
 def _later(row: Row) -> float:

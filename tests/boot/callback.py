@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pileus.bus import Bus
 from pileus.clients.compute import Delivery, ExternalEvent
+from pileus.compute.api.external_events import NAMES
 from pileus.compute.external_events import Event, deliver
 from pileus.errors import Unavailable
 from pileus.store import Store
@@ -27,6 +28,7 @@ class DirectEvents:
         if self.swallow > 0:
             self.swallow -= 1
             return [Delivery(event, 200) for event in events]
+        assert {event.name for event in events} <= NAMES.keys()
         outcomes = await deliver(self._store, self._bus, [Event(e.name, e.server_id, e.status, e.tag) for e in events])
         return [Delivery(event, outcome.code) for event, outcome in zip(events, outcomes, strict=True)]
 

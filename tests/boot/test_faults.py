@@ -148,6 +148,26 @@ async def test_a_guest_that_ends_by_itself_is_shown(tmp_path: Path) -> None:
         assert (await cloud.settled(server_id))["vm_state"] == "active"
 
 
+@both
+async def test_started_again_while_its_ports_still_go(tmp_path: Path, signal: Signal) -> None:
+    """SHUTOFF is shown at once, its ports take longer: a start waits for them, and its own are not removed under it."""
+    slow = settings(signal, simulated={"unplug": 0.3})
+    async with cloudlet(tmp_path, slow, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        await cloud.settled(server_id)
+        _hypervisor(cloud).kill(server_id)
+        await cloud.until(_shows(cloud, server_id, "stopped"), 2.0)
+        assert cloud.ports["host-0"].ports
+        await cloud.compute.act(USER, server_id, "start")
+        assert (await cloud.settled(server_id))["vm_state"] == "active"
+        [other] = await cloud.create()
+        await cloud.settled(other)
+        await cloud.compute.act(USER, other, "delete")
+        await cloud.settled(other)  # the lane of removals is empty: all that was to go before has gone
+        assert len(cloud.ports["host-0"].ports) == len(cloud.ports["host-0"].taps) == 1
+        await _delete(cloud, [server_id])
+
+
 async def test_a_guest_that_ends_the_moment_it_runs_is_shown(tmp_path: Path) -> None:
     """Before the host has said that it runs: it says both, in this order."""
     async with cloudlet(tmp_path, hosts=1) as cloud:

@@ -13,7 +13,7 @@ from pileus.errors import Unavailable
 from pileus.network.compute_http import HttpComputeEvents
 
 ONE = ExternalEvent("network-vif-plugged", "s1", "completed", "p1")
-TWO = ExternalEvent("network-vif-failed", "s2", "failed", "p2")
+TWO = ExternalEvent("network-vif-plugged", "s2", "failed", "p2")
 
 
 def client(answer: Callable[[httpx.Request], httpx.Response]) -> HttpComputeEvents:
@@ -43,7 +43,7 @@ async def test_the_request_is_novas() -> None:
     assert json.loads(seen[0].content) == {
         "events": [
             {"name": "network-vif-plugged", "server_uuid": "s1", "status": "completed", "tag": "p1"},
-            {"name": "network-vif-failed", "server_uuid": "s2", "status": "failed", "tag": "p2"},
+            {"name": "network-vif-plugged", "server_uuid": "s2", "status": "failed", "tag": "p2"},
         ]
     }
     assert await client(answer).send([]) == []

@@ -145,7 +145,7 @@ async def test_levels_become_the_ports_status_and_an_event(cloud: Cloud, compute
     await drained(cloud)
     assert compute.told == [
         ("network-vif-plugged", "completed", port.port_id),
-        ("network-vif-failed", "failed", port.port_id),
+        ("network-vif-plugged", "failed", port.port_id),
         ("network-vif-plugged", "completed", port.port_id),
         ("network-vif-unplugged", "completed", port.port_id),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -46,6 +47,20 @@ def test_stopped_and_started(by_callback: Rig) -> None:
     by_callback.become(server_id, "ACTIVE")
     stamps = by_callback.stamps(server_id)
     assert stamps["plugged"] <= stamps["wired"] <= stamps["signalled"] <= stamps["resumed"]
+    by_callback.delete(server_id)
+    by_callback.nothing_runs()
+
+
+def test_killed_and_started(by_callback: Rig) -> None:
+    """Its port was wired for the guest that is dead: that must not count for the next one."""
+    server_id = by_callback.create("dies")
+    by_callback.become(server_id, "ACTIVE")
+    os.kill(by_callback.machine.qemu(server_id), signal.SIGKILL)
+    by_callback.become(server_id, "SHUTOFF", 2.0)
+    by_callback.action(server_id, "os-start")
+    by_callback.become(server_id, "ACTIVE")
+    stamps = by_callback.stamps(server_id)
+    assert stamps["accepted"] <= stamps["plugged"] <= stamps["wired"] <= stamps["signalled"] <= stamps["resumed"]
     by_callback.delete(server_id)
     by_callback.nothing_runs()
 

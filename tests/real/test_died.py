@@ -42,6 +42,31 @@ def test_a_guest_that_powers_off_is_shown(cloud: Rig) -> None:
     cloud.delete(server_id)
 
 
+def test_guests_that_hang_hold_up_nothing(cloud: Rig) -> None:
+    """Their monitors do not answer: the host goes on to say that it lives, makes other servers, and removes these."""
+    hung = [cloud.create(f"hung-{n}") for n in range(3)]
+    for server_id in hung:
+        cloud.become(server_id, "ACTIVE")
+        os.kill(cloud.machine.qemu(server_id), signal.SIGSTOP)
+    try:
+        beats = {_beat(cloud)}
+        until(lambda: len(beats.add(_beat(cloud)) or beats) > 4, 15.0)  # type: ignore[func-returns-value]
+        other = cloud.create("other")
+        cloud.become(other, "ACTIVE", 5.0)
+        cloud.delete(other, *hung)
+    finally:
+        for server_id in hung:
+            for pid in cloud.machine.qemus(server_id):
+                os.kill(pid, signal.SIGCONT)
+    assert not [server_id for server_id in hung if cloud.machine.qemus(server_id) or server_id in cloud.machine.guest_folders()]
+
+
+def _beat(cloud: Rig) -> str:
+    [service] = cloud.call("GET", "/compute/v2.1/os-services?binary=nova-compute")["services"]
+    assert service["state"] == "up"
+    return str(service["updated_at"])
+
+
 @pytest.mark.parametrize("program", ["ovs-vswitchd", "ovsdb-server"])
 def test_a_killed_switch_comes_back(cloud: Rig, neighbours: Neighbours, program: str) -> None:
     flows, ports = cloud.machine.flows(), cloud.machine.switch_ports()

@@ -69,6 +69,25 @@ def test_deletes_under_way_are_finished(cloud: Rig) -> None:
         assert not cloud.machine.qemus(server_id) and server_id not in cloud.machine.guest_folders()
 
 
+@pytest.mark.parametrize("verb", ["stop", "start", "reboot", "pause"])
+def test_what_was_being_done_is_done(cloud: Rig, verb: str) -> None:
+    """A stop waits for the guest's own power-off when Pileus is killed; the others are just under way."""
+    server_id = cloud.create(verb)
+    cloud.become(server_id, "ACTIVE")
+    if verb == "start":
+        os.kill(cloud.machine.qemu(server_id), signal.SIGKILL)
+        cloud.become(server_id, "SHUTOFF")
+    body = {"reboot": {"type": "HARD"}}
+    cloud.action(server_id, {"stop": "os-stop", "start": "os-start"}.get(verb, verb), body.get(verb))
+    cloud.restart(signal.SIGKILL)
+    if verb == "stop":
+        os.kill(cloud.machine.qemu(server_id), signal.SIGKILL)
+    cloud.become(server_id, {"stop": "SHUTOFF", "pause": "PAUSED"}.get(verb, "ACTIVE"))
+    assert len(cloud.machine.qemus(server_id)) == (verb != "stop")
+    assert bool(cloud.machine.port_flows(cloud.ports(server_id)[0]["id"])) == (verb != "stop")
+    cloud.delete(server_id)
+
+
 def test_what_died_meanwhile(cloud: Rig, neighbours: Neighbours) -> None:
     """A guest, the switch and the DHCP servers end while no Pileus runs: the next one sees it, and brings back what must be there."""
     server_id = cloud.create("dies-alone")
