@@ -60,11 +60,16 @@ class Compute(Section, frozen=True):
     ] = "local"
     vif_plugging_timeout: Annotated[
         Seconds,
-        Meta(description="How long a guest waits, paused, for its network. With `callback` 0 means: do not wait."),
+        Meta(
+            description="How long a guest waits, paused, for its network. 0 means with `callback`: do not wait; with `local`: `plug_limit`."
+        ),
     ] = 300.0
     vif_plugging_is_fatal: Annotated[
         bool,
-        Meta(description="With `callback`: a network that does not come fails the server (true) or it starts without (false)."),
+        Meta(
+            description="With `callback`: a network that does not come fails the server (true) or it starts without (false). "
+            "With `local` it always fails it."
+        ),
     ] = True
     schedule_limit: Annotated[Seconds, Meta(description="Limit of choosing and claiming a host, all tries together.")] = 30.0
     network_limit: Annotated[Seconds, Meta(description="Limit of one call to the network service.")] = 30.0

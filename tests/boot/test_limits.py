@@ -12,6 +12,7 @@ import pytest
 from pileus.compute.hosts import inventories
 from pileus.errors import NotFound
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
+from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.messages import HostFacts
 from pileus.settings import Compute
 from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
@@ -60,6 +61,18 @@ async def test_a_create_past_a_limit(
         assert server["fault"]["message"].startswith(f"{step} failed{where}: no"), server["fault"]
         assert f"within {SHORT:g} s" in server["fault"]["message"]
         await cloud.nothing_left()
+
+
+async def test_local_signal_wires_though_nobody_shall_wait_and_never_starts_without(tmp_path: Path) -> None:
+    chosen = settings(compute={"vif_plugging_timeout": 0.0, "vif_plugging_is_fatal": False}, simulated={"wire": 0.05})
+    async with cloudlet(tmp_path, chosen, hosts=1) as cloud:
+        switch = cloud.hosts["host-0"].parts.switch
+        assert isinstance(switch, SimulatedSwitch)
+        [good] = await cloud.create()
+        assert (await cloud.settled(good))["vm_state"] == "active"
+        switch.fail_next("wire", "flow table is full")
+        [bad] = await cloud.create()
+        assert "wired failed on host host-0: flow table is full" in (await cloud.settled(bad))["fault"]["message"]
 
 
 async def test_a_stop_past_its_limit_says_so_and_the_server_is_as_before(tmp_path: Path) -> None:
