@@ -7,32 +7,28 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import func, select
-
 import pileus
 from pileus import settings, timeline
-from pileus.compute import actions, hosts, servers
-from pileus.compute import tables as t
+from pileus.compute import actions, hosts, servers, timelines
 from pileus.compute.lifecycle import status
 from pileus.compute.service import Compute
 from pileus.context import Context
-from pileus.errors import Conflict, NotFound
 from pileus.http import faults
 from pileus.http.face import Authenticate, Call, Face, Limits, Reply, Route
 from pileus.store import Tx
-from pileus.store.sql import Row, rows
+from pileus.store.sql import Row
 
 SHOWN = ("compute.plug_signal", "compute.vif_plugging_timeout", "compute.vif_plugging_is_fatal", "network.send_events_interval")
 """The settings that decide how a boot waits for its network."""
 
 
 async def show_status(compute: Compute, call: Call) -> Reply:
-    found, guests, counts = await compute.store.read(_cloud)
+    found, guests, servers_now = await compute.store.read(_cloud)
     body = {
         "version": pileus.__version__,
         "settings": {key: value for key, value in _values(compute.settings).items() if key in SHOWN},
         "hosts": [_host(row, guests.get(row["name"], {}), compute.settings) for row in found],
-        "servers": counts,
+        "servers": servers_now,
     }
     return Reply(body=body)
 
@@ -53,39 +49,12 @@ async def show_timeline(compute: Compute, call: Call) -> Reply:
 
 
 def _cloud(tx: Tx) -> tuple[list[Row], dict[str, dict[str, int]], dict[str, int]]:
-    statement = (
-        select(t.servers.c.vm_state, t.servers.c.task_state, func.count().label("count"))
-        .where(t.servers.c.deleted_at.is_(None))
-        .group_by(t.servers.c.vm_state, t.servers.c.task_state)
-    )
-    counts: dict[str, int] = {}
-    for row in rows(tx, statement):
-        word = status(row["vm_state"], row["task_state"])
-        counts[word] = counts.get(word, 0) + row["count"]
-    return hosts.all_hosts(tx), hosts.guest_counts(tx), counts
+    return hosts.all_hosts(tx), hosts.guest_counts(tx), servers.count_by_status(tx)
 
 
 def _story(tx: Tx, context: Context, ref: str) -> tuple[Row, list[Row]]:
-    server = _find(tx, context, ref)
+    server = servers.find(tx, context, ref)
     return server, actions.of_server(tx, server["id"])
-
-
-def _find(tx: Tx, context: Context, ref: str) -> Row:
-    """A server by id, else by name: one that is there before one that was deleted. Raises NotFound, Conflict."""
-    try:
-        return servers.get(tx, context, ref, deleted=True)
-    except NotFound:
-        pass
-    named = select(t.servers).where(t.servers.c.name == ref).order_by(t.servers.c.created_at.desc())
-    if not context.is_admin:
-        named = named.where(t.servers.c.project_id == context.project_id)
-    alive = rows(tx, named.where(t.servers.c.deleted_at.is_(None)).limit(10))
-    if len(alive) > 1:
-        raise Conflict(f"More than one server is named {ref!r}; ask by id: {', '.join(row['id'] for row in alive)}")
-    found = alive or rows(tx, named.limit(1))
-    if not found:
-        raise NotFound(f"There is no server with the id or name {ref!r}.")
-    return found[0]
 
 
 def _host(row: Row, guests: Mapping[str, int], told: settings.Settings) -> dict[str, Any]:
@@ -111,7 +80,6 @@ def _host(row: Row, guests: Mapping[str, int], told: settings.Settings) -> dict[
 
 def _action(row: Row, server: Row, told: settings.Settings) -> dict[str, Any]:
     host = str(server["host"] or (row["tried"] or [""])[-1])
-    failed = _failures(row["details"])
     spans = _spans(row, host)
     return {
         "request_id": row["request_id"],
@@ -124,7 +92,7 @@ def _action(row: Row, server: Row, told: settings.Settings) -> dict[str, Any]:
         "finished_at": row["finished_at"],
         "stamps": row["stamps"],
         "details": row["details"],
-        "failures": failed,
+        "failures": [{"attempt": f.attempt, "step": f.step, "host": f.host, "cause": f.cause} for f in timelines.failures(row["details"])],
         "waiting": _waiting(row, host),
         "spans": [_span(span, told) for span in spans],
         "critical": [span.step for span in timeline.critical(spans)],
@@ -164,16 +132,6 @@ def _span(span: timeline.Span, told: settings.Settings) -> dict[str, Any]:
         "limit": span.limit,
         "limit_seconds": limit,
     }
-
-
-def _failures(details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What failed in each attempt, the first attempt first. (`details` has keys like `wired.1`.)"""
-    found = []
-    for key, note in details.items():
-        step, _, attempt = key.rpartition(".")
-        if step and attempt.isdigit():
-            found.append({"attempt": int(attempt), "step": step, "host": note["host"], "cause": note["cause"]})
-    return sorted(found, key=lambda failure: int(failure["attempt"]))
 
 
 def _waiting(row: Row, host: str) -> str | None:

@@ -102,5 +102,5 @@ class NetworkClient(Protocol):
     async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]: ...
 
     async def devices(self) -> set[str]:
-        """All server ids that own ports (for reconciliation)."""
+        """All server ids that own ports: where a leak would be seen."""
         ...

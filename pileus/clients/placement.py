@@ -49,5 +49,5 @@ class PlacementClient(Protocol):
         """Give back whatever the consumer has. Nothing: fine."""
 
     async def consumers(self) -> set[str]:
-        """All consumers that hold something (for reconciliation)."""
+        """All consumers that hold something: where a leak would be seen."""
         ...

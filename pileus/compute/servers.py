@@ -13,14 +13,14 @@ from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
 
 from pileus.clients.network import RequestedNic
 from pileus.compute import actions, quotas
-from pileus.compute.lifecycle import VERBS, begin, refusal
+from pileus.compute.lifecycle import VERBS, begin, refusal, status
 from pileus.compute.tables import servers
 from pileus.context import Context
 from pileus.errors import Conflict, Forbidden, NotFound
 from pileus.settings import Settings
 from pileus.store import Tx
 from pileus.store.paging import Page, fetch
-from pileus.store.sql import Row, first
+from pileus.store.sql import Row, first, rows
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,34 @@ def get(tx: Tx, context: Context, server_id: str, *, deleted: bool = False) -> R
     if row is None or not context.sees(row["project_id"]) or (row["deleted_at"] is not None and not deleted):
         raise NotFound(f"Instance {server_id} could not be found.")
     return row
+
+
+def find(tx: Tx, context: Context, ref: str) -> Row:
+    """A server by id, else by name: one that is there before one that was deleted. Raises NotFound, Conflict (several are named so)."""
+    try:
+        return get(tx, context, ref, deleted=True)
+    except NotFound:
+        pass
+    named = select(servers).where(servers.c.name == ref).order_by(servers.c.created_at.desc())
+    if not context.is_admin:
+        named = named.where(servers.c.project_id == context.project_id)
+    alive = rows(tx, named.where(servers.c.deleted_at.is_(None)).limit(10))
+    if len(alive) > 1:
+        raise Conflict(f"More than one server is named {ref!r}; ask by id: {', '.join(row['id'] for row in alive)}")
+    found = alive or rows(tx, named.limit(1))
+    if not found:
+        raise NotFound(f"There is no server with the id or name {ref!r}.")
+    return found[0]
+
+
+def count_by_status(tx: Tx) -> dict[str, int]:
+    """The API's status word → how many servers there are of it."""
+    states = (servers.c.vm_state, servers.c.task_state)
+    counts: dict[str, int] = {}
+    for row in rows(tx, select(*states, func.count().label("count")).where(servers.c.deleted_at.is_(None)).group_by(*states)):
+        word = status(row["vm_state"], row["task_state"])
+        counts[word] = counts.get(word, 0) + row["count"]
+    return counts
 
 
 SORTABLE: dict[str, ColumnElement[Any]] = {

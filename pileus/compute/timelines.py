@@ -25,17 +25,28 @@ class Event:
     details: str | None = None
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A step of one attempt that failed; `host` is empty where it was done on none."""
+
+    attempt: int
+    step: str
+    host: str
+    cause: str
+
+
 def events(action: Mapping[str, Any], host: str | None) -> list[Event]:
     """The events of an action's row, the newest first; `host` is where the server is now.
 
     A failed attempt is an event too: the step that failed, with the cause. Only of the last attempt is it known when.
     """
-    failed = _failures(action["details"])
-    found = [
-        Event(step, action["started_at"], action["finished_at"] if number == action["attempt"] else None, False, at or None, cause)
-        for number, step, at, cause in failed
-    ]
-    bad = {step for number, step, _, _ in failed if number == action["attempt"]}
+    found, bad = [], set()
+    for failed in failures(action["details"]):
+        last = failed.attempt == action["attempt"]
+        if last:
+            bad.add(failed.step)
+        finish = action["finished_at"] if last else None
+        found.append(Event(failed.step, action["started_at"], finish, False, failed.host or None, failed.cause))
     for span in timeline.spans(action["stamps"]):
         if span.step not in bad:
             where = host if timeline.STEPS[span.step].where in _ON_HOSTS else None
@@ -47,11 +58,11 @@ def shown_name(action: Mapping[str, Any]) -> str:
     return SHOWN_NAMES.get(action["name"], str(action["name"]))
 
 
-def _failures(details: Mapping[str, Any]) -> list[tuple[int, str, str, str]]:
-    """Attempt, step, host and cause of each failure (`details` has them under keys like `wired.1`)."""
+def failures(details: Mapping[str, Any]) -> list[Failed]:
+    """What failed in each attempt, the first attempt first (`details` has them under keys like `wired.1`)."""
     found = []
     for key, note in details.items():
-        step, _, number = key.rpartition(".")
-        if step and number.isdigit():
-            found.append((int(number), step, str(note["host"]), str(note["cause"])))
-    return found
+        step, _, attempt = key.rpartition(".")
+        if step and attempt.isdigit():
+            found.append(Failed(int(attempt), step, str(note["host"]), str(note["cause"])))
+    return sorted(found, key=lambda failed: failed.attempt)

@@ -47,6 +47,14 @@ class Authenticate(Protocol):
         ...
 
 
+class Stream(Protocol):
+    """Bytes as they come; closed at the end, whether or not all of them were taken."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def aclose(self) -> Awaitable[object]: ...
+
+
 @dataclass
 class Reply:
     """An answer. `body` becomes JSON; `stream` is sent as it comes."""
@@ -54,7 +62,7 @@ class Reply:
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    stream: AsyncIterator[bytes] | None = None
+    stream: Stream | None = None
 
 
 @dataclass
@@ -74,9 +82,14 @@ class Call:
         """The body as `kind`. Raises BadRequest, UnsupportedMediaType or TooLarge."""
         return decode(await self.body(), kind)
 
+    @property
+    def media(self) -> str:
+        """The body's media type as the request says, without parameters; empty where it says nothing."""
+        return self.http.headers.get("content-type", "").partition(";")[0].strip().lower()
+
     async def body(self, media: str = "application/json") -> bytes:
-        given = self.http.headers.get("content-type", media).partition(";")[0].strip().lower()
-        if given != media:
+        given = self.media
+        if given != media and "content-type" in self.http.headers:
             raise UnsupportedMediaType(f"Unsupported Content-Type {given!r}; send {media}")
         data = bytearray()
         async for chunk in self.stream():
@@ -153,9 +166,8 @@ class Face(Generic[S]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        request_id = (
-            f"req-{uuid.uuid4()}"  # always ours: a client may send one id of its own with many requests, and actions are found by it
-        )
+        # Always ours: a client may send one id of its own with many requests, and actions are found by it.
+        request_id = f"req-{uuid.uuid4()}"
         headers = dict.fromkeys(self._request_id_headers, request_id)
         answering = _Answering(send)
         try:
@@ -291,7 +303,7 @@ async def _start(answering: _Answering, status: int, headers: Mapping[str, str])
 async def _send(answering: _Answering, reply: Reply, headers: Mapping[str, str]) -> None:
     if reply.stream is not None:
         await _start(answering, reply.status, {**headers, **reply.headers})
-        async with contextlib.aclosing(reply.stream) as chunks:  # type: ignore[type-var]
+        async with contextlib.aclosing(reply.stream) as chunks:
             async for chunk in chunks:
                 await answering({"type": "http.response.body", "body": chunk, "more_body": True})
         await answering({"type": "http.response.body", "body": b""})

@@ -11,5 +11,5 @@ def iso(seconds: float | None) -> str | None:
 
 
 def iso_micro(seconds: float | None) -> str | None:
-    """2026-11-22T13:00:00.000000: Nova's form of an action's times, Keystone's with a Z behind."""
+    """2026-11-22T13:00:00.000000 (Keystone puts a Z behind it)"""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")

@@ -70,10 +70,7 @@ def of(tx: Tx, user_id: str, scope: Kind, scope_id: str) -> list[Row]:
 
 def effective_roles(tx: Tx, user_id: str, scope: Kind, scope_id: str) -> dict[str, str]:
     """Id → name of the roles that a user has in a scope, implied ones too."""
-    direct: dict[str, set[str]] = {}
-    for row in rows(tx, select(t.implications)):
-        direct.setdefault(row["prior_id"], set()).add(row["implied_id"])
-    ids = roles.closure(tx.execute(_given(user_id, scope, scope_id)).scalars(), direct)
+    ids = roles.closure(tx.execute(_given(user_id, scope, scope_id)).scalars(), roles.direct(tx))
     found = rows(tx, select(t.roles.c.id, t.roles.c.name).where(t.roles.c.id.in_(ids)).order_by(t.roles.c.name)) if ids else []
     return {row["id"]: row["name"] for row in found}
 

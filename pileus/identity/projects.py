@@ -49,10 +49,6 @@ def show(tx: Tx, project_id: str) -> Row:
     return row
 
 
-def is_there(tx: Tx, project_id: str) -> bool:
-    return first(tx, select(projects.c.id).where(projects.c.id == project_id)) is not None
-
-
 def index(tx: Tx, page: Page, filters: Mapping[str, Any]) -> list[Row]:
     """`filters`: name, domain_id, parent_id, enabled; None means any."""
     statement = select(projects).where(*[projects.c[key] == value for key, value in filters.items() if value is not None])

@@ -72,31 +72,34 @@ def ensure_built_in(tx: Tx) -> dict[str, str]:
 
 def implied_by(tx: Tx) -> Implied:
     """Role id → ids of all that it brings along, directly or not."""
-    direct: dict[str, set[str]] = {}
+    known = direct(tx)
+    return {prior: closure({prior}, known) - {prior} for prior in known}
+
+
+def direct(tx: Tx) -> dict[str, set[str]]:
+    """Role id → ids of those that it implies itself."""
+    found: dict[str, set[str]] = {}
     for row in rows(tx, select(implications)):
-        direct.setdefault(row["prior_id"], set()).add(row["implied_id"])
-    return {prior: closure({prior}, direct) - {prior} for prior in direct}
+        found.setdefault(row["prior_id"], set()).add(row["implied_id"])
+    return found
 
 
-def closure(start: Iterable[str], direct: Mapping[str, Iterable[str]]) -> frozenset[str]:
-    """`start` and everything reachable from it."""
+def closure(start: Iterable[str], implied: Mapping[str, Iterable[str]]) -> frozenset[str]:
+    """`start` and everything reachable from it by `direct` implications."""
     found: set[str] = set()
     open_ends = list(start)
     while open_ends:
         role = open_ends.pop()
         if role not in found:
             found.add(role)
-            open_ends.extend(direct.get(role, ()))
+            open_ends.extend(implied.get(role, ()))
     return frozenset(found)
 
 
 def inferences(tx: Tx) -> list[tuple[Row, list[Row]]]:
     """Each role that implies others, with those that it implies directly."""
     by_id = {row["id"]: row for row in rows(tx, select(roles))}
-    found: dict[str, list[Row]] = {}
-    for row in rows(tx, select(implications)):
-        found.setdefault(row["prior_id"], []).append(by_id[row["implied_id"]])
-    return [(by_id[prior], implied) for prior, implied in found.items()]
+    return [(by_id[prior], [by_id[role] for role in sorted(implied)]) for prior, implied in direct(tx).items()]
 
 
 def _refuse_built_in(row: Row, verb: str) -> None:

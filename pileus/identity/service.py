@@ -40,7 +40,7 @@ class _Entry(NamedTuple):
 
 
 class Identity:
-    """Implements `pileus.clients.identity.IdentityClient`. `start` comes before everything else."""
+    """`start` comes before everything else. Faces call `authenticate`, the notifier `service_token`."""
 
     def __init__(self, store: Store, settings: Settings, keys_folder: Path, base_url: str, *, now: Callable[[], float] = time.time) -> None:
         self.base_url = base_url.rstrip("/")
@@ -74,6 +74,7 @@ class Identity:
         return await self.write(bootstrap.run, admin_hash, service_hash)
 
     async def authenticate(self, token: str) -> Context:
+        """The caller behind a token. Raises Unauthorized."""
         return (await self.validate(token)).context
 
     async def validate(self, token: str) -> Grant:
@@ -93,7 +94,10 @@ class Identity:
         return grant
 
     async def service_token(self) -> str:
-        """See IdentityClient. Raises Unavailable before `bootstrap`."""
+        """A token with the service role, for calls between services; the same one until it nears its end.
+
+        Raises Unavailable before `bootstrap`.
+        """
         if self._service_token is not None:
             token, grant = self._service_token
             if grant.claims.expires_at - self.now() > self.lifetime / 2:
@@ -104,9 +108,6 @@ class Identity:
         token = self.seal(grant)
         self._service_token = token, grant
         return token
-
-    async def project_exists(self, project_id: str) -> bool:
-        return await self.read(projects.is_there, project_id)
 
     def seal(self, grant: Grant) -> str:
         return tokens.seal(grant.claims, self._keys)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
+from pileus.errors import NotFound
 from pileus.messages import HostFacts
 from pileus.network.tables import agents
 from pileus.store import Tx
-from pileus.store.sql import insert_new
+from pileus.store.sql import Row, first, insert_new, rows
 
-KINDS = {"Open vSwitch agent": "pileus-openvswitch-agent", "DHCP agent": "pileus-dhcp-agent"}
+DHCP = "DHCP agent"
+KINDS = {"Open vSwitch agent": "pileus-openvswitch-agent", DHCP: "pileus-dhcp-agent"}
 """Agent type → binary."""
 
 
@@ -30,6 +32,18 @@ def heard(tx: Tx, facts: HostFacts) -> None:
     for kind, binary in KINDS.items():
         identity = {"id": str(uuid.uuid4()), "agent_type": kind, "binary": binary, "host": facts.host, "created_at": now}
         insert_new(tx, agents, identity | values)
+
+
+def show(tx: Tx, agent_id: str) -> Row:
+    """Raises NotFound."""
+    found = first(tx, select(agents).where(agents.c.id == agent_id))
+    if found is None:
+        raise NotFound(f"Agent {agent_id} could not be found.", kind="AgentNotFound")
+    return found
+
+
+def of_kind(tx: Tx, kind: str) -> list[Row]:
+    return rows(tx, select(agents).where(agents.c.agent_type == kind))
 
 
 def alive(heartbeat_at: float, down_time: float) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import delete, update
 
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
-from pileus.network import addresses, bindings, fixed_ips, outbox, quotas, readiness, visible, wiring
+from pileus.network import addresses, bindings, fixed_ips, outbox, quotas, readiness, visible
 from pileus.network.config import Config
 from pileus.network.fixed_ips import WantedIP
 from pileus.network.readiness import Event, State
@@ -165,15 +165,6 @@ def create_on(tx: Tx, config: Config, context: Context, network_id: str, new: Ne
         wished["fixed_ips"] = new.fixed_ips
     _check_wishes(context, network, {key for key, value in wished.items() if value is not None}, new.device_owner)
     return create(tx, config, new, network, visible.subnets_of(tx, [network_id])[network_id])
-
-
-def told(tx: Tx, found: Sequence[Row]) -> dict[str, list[Any]]:
-    """Host → wiring of these ports, of those that are bound."""
-    by_host: dict[str, list[Any]] = {}
-    bound = [port for port in found if port["host"]]
-    for port, message in zip(bound, wiring.several(tx, bound), strict=True):
-        by_host.setdefault(port["host"], []).append(message)
-    return by_host
 
 
 def _insert(tx: Tx, config: Config, port: Row, mac: str | None, pairs: Sequence[Mapping[str, str | None]]) -> None:

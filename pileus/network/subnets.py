@@ -203,10 +203,10 @@ def _default_pools(net: Net, gateway: Address | None) -> list[Range]:
         first, last = net[0], net[-1]
     else:
         first, last = net[1], net[-2] if net.version == 4 else net[-1]
-    if gateway is None or not first <= gateway <= last:  # type: ignore[operator]
+    if gateway is None or not int(first) <= int(gateway) <= int(last):
         return [(first, last)]
     around = [(first, gateway - 1), (gateway + 1, last)]
-    return [(a, b) for a, b in around if first <= a <= b <= last]  # type: ignore[operator]
+    return [(a, b) for a, b in around if int(first) <= int(a) <= int(b) <= int(last)]
 
 
 def _checked_pools(net: Net, pools: Sequence[Range]) -> list[Range]:

@@ -36,11 +36,16 @@ def of(port: Row, network: Row, subnets: Sequence[Row]) -> PortWiring:
 
 def bound(tx: Tx, condition: ColumnElement[bool]) -> dict[str, list[PortWiring]]:
     """Host → the wiring of its ports, of all bound ports that meet the condition."""
-    found = visible.with_addresses(tx, rows(tx, select(ports).where(condition, ports.c.host != "")))
-    by_host: dict[str, list[PortWiring]] = {}
-    for port, told in zip(found, several(tx, found), strict=True):
-        by_host.setdefault(port["host"], []).append(told)
-    return by_host
+    return by_host(tx, visible.with_addresses(tx, rows(tx, select(ports).where(condition, ports.c.host != ""))))
+
+
+def by_host(tx: Tx, found: Sequence[Row]) -> dict[str, list[PortWiring]]:
+    """Host → the wiring of those of these ports (with their `fixed_ips`) that are bound."""
+    bound_ones = [port for port in found if port["host"]]
+    told: dict[str, list[PortWiring]] = {}
+    for port, wired in zip(bound_ones, several(tx, bound_ones), strict=True):
+        told.setdefault(port["host"], []).append(wired)
+    return told
 
 
 def several(tx: Tx, found: Sequence[Row]) -> list[PortWiring]:

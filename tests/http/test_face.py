@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any
 
 import httpx
@@ -55,7 +55,7 @@ async def empty(service: Service, call: Call) -> Reply:
 
 
 async def pour(service: Service, call: Call) -> Reply:
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"one "
         yield b"two"
 
@@ -63,7 +63,7 @@ async def pour(service: Service, call: Call) -> Reply:
 
 
 async def pour_and_break(service: Service, call: Call) -> Reply:
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"one "
         raise Conflict("gone meanwhile")
 

@@ -15,9 +15,8 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
 
 
 async def upload(images: Images, call: Call) -> Reply:
-    given = call.http.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != MEDIA:
-        raise UnsupportedMediaType(f"Invalid content type {given!r}: image data is sent as {MEDIA}")
+    if call.media != MEDIA:
+        raise UnsupportedMediaType(f"Invalid content type {call.media!r}: image data is sent as {MEDIA}")
     await images.upload(call.context, call.path["id"], call.stream(), _announced(call))
     return Reply(204)
 

@@ -17,8 +17,7 @@ _BAD_ESCAPE = re.compile(r"~(?![01])")
 
 async def changes(call: Call) -> list[Change]:
     """The body's operations. Raises BadRequest, UnsupportedMediaType."""
-    given = call.http.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != MEDIA:
+    if call.media != MEDIA:
         raise UnsupportedMediaType(f"Image PATCH expects Content-Type {MEDIA}", headers={"Accept-Patch": MEDIA})
     return [_change(raw) for raw in decode(await call.body(MEDIA), list[dict[str, Any]])]
 

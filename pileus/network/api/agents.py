@@ -7,10 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy import ColumnElement, or_, true
 
 from pileus.context import Context
-from pileus.errors import NotFound
 from pileus.http.face import Call, Reply, Route
 from pileus.network import agents
 from pileus.network.api import lists
@@ -18,9 +17,9 @@ from pileus.network.api.attributes import boolean
 from pileus.network.service import Network
 from pileus.network.tables import agents as table
 from pileus.store import Tx
-from pileus.store.sql import Row, first, rows
+from pileus.store.sql import Row
 
-TOPICS = {"Open vSwitch agent": "N/A", "DHCP agent": "dhcp_agent"}
+TOPICS = {"Open vSwitch agent": "N/A", agents.DHCP: "dhcp_agent"}
 
 
 def _shape(down_time: float) -> Callable[[Row, Context], dict[str, Any]]:
@@ -33,7 +32,7 @@ def _shape(down_time: float) -> Callable[[Row, Context], dict[str, Any]]:
             "topic": TOPICS[row["agent_type"]],
             "admin_state_up": True,
             "alive": agents.alive(row["heartbeat_at"], down_time),
-            "availability_zone": row["availability_zone"] if row["agent_type"] == "DHCP agent" else None,
+            "availability_zone": row["availability_zone"] if row["agent_type"] == agents.DHCP else None,
             "configurations": row["configurations"],
             "created_at": _time(row["created_at"]),
             "started_at": _time(row["started_at"]),
@@ -86,7 +85,7 @@ async def zones(network: Network, call: Call) -> Reply:
     """Zones in which DHCP agents were heard of; available while one of them lives."""
     down_time = network.config.settings.network.agent_down_time
     by_zone: dict[str, bool] = {}
-    for row in await network.store.read(_dhcp_agents):
+    for row in await network.store.read(agents.of_kind, agents.DHCP):
         zone = row["availability_zone"]
         by_zone[zone] = by_zone.get(zone, False) or agents.alive(row["heartbeat_at"], down_time)
     shown = [{"name": zone, "resource": "network", "state": "available" if up else "unavailable"} for zone, up in sorted(by_zone.items())]
@@ -94,14 +93,7 @@ async def zones(network: Network, call: Call) -> Reply:
 
 
 def _load(tx: Tx, context: Context, agent_id: str) -> Row:
-    found = first(tx, select(table).where(table.c.id == agent_id))
-    if found is None:
-        raise NotFound(f"Agent {agent_id} could not be found.", kind="AgentNotFound")
-    return found
-
-
-def _dhcp_agents(tx: Tx) -> list[Row]:
-    return rows(tx, select(table).where(table.c.agent_type == "DHCP agent"))
+    return agents.show(tx, agent_id)
 
 
 def _time(seconds: float) -> str:

@@ -11,7 +11,7 @@ from pileus.context import Context
 from pileus.http.face import Call, Reply, Route
 from pileus.http.shape import iso
 from pileus.messages import PortWiring
-from pileus.network import fixed_ips, ports, visible
+from pileus.network import fixed_ips, ports, visible, wiring
 from pileus.network.api import attributes, lists
 from pileus.network.api.attributes import Attribute, boolean, identifier, invalid, items, mac, text
 from pileus.network.config import Config
@@ -218,7 +218,7 @@ def _create(tx: Tx, config: Config, context: Context, new: list[tuple[str, ports
 
 def _update(tx: Tx, config: Config, context: Context, port_id: str, values: dict[str, Any]) -> tuple[Row, dict[str, list[PortWiring]]]:
     row, tell = ports.change(tx, config, context, port_id, values)
-    return row, ports.told(tx, [row]) if tell else {}
+    return row, wiring.by_host(tx, [row]) if tell else {}
 
 
 ROUTES = [
