@@ -68,10 +68,13 @@ class Demo:
         command = [sys.executable, "-m", "pileus", "up", "--state", str(self.state), "--listen", "127.0.0.1:0", "--hypervisor", kind]
         # KVM is proved in the background, too late for two servers that are made at once; this cloud does not live long enough.
         environment = {"PILEUS_HOST__ACCELERATION": "tcg", **os.environ}
-        with self.log.open("w") as log:
-            self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment
-            )
+        try:
+            with self.log.open("w") as log:
+                self._process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment
+                )
+        except OSError as error:
+            raise StartupError(f"the cloud did not start: {error.filename}: {error.strerror}") from None
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
