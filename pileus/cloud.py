@@ -93,9 +93,9 @@ class Cloud:
         await self._stack.aclose()
 
     async def wait(self) -> None:
-        """Until the HTTP server ends."""
+        """Until the HTTP server ends. Who gives up waiting does not end it: `close` does, and drains it."""
         if self._serving is not None:
-            await self._serving
+            await asyncio.wait([self._serving])
 
     async def _start(self) -> None:
         settings, stack = self.settings, self._stack

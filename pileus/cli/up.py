@@ -56,10 +56,12 @@ async def _run(cloud: Cloud) -> None:
     gc.freeze()  # what is there now stays: no collection has to walk it again
     try:
         print(greeting(cloud), flush=True)
-        waits = {asyncio.create_task(ending.wait()), asyncio.create_task(cloud.wait())}
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        told, served = asyncio.create_task(ending.wait()), asyncio.create_task(cloud.wait())
+        await asyncio.wait({told, served}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        served.cancel()
+        if not ending.is_set():
+            raise StartupError("the HTTP server ended by itself; the log says why, guests go on")
     finally:
         await cloud.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import uuid
@@ -25,6 +26,7 @@ from pileus.errors import (
     PileusError,
     TooLarge,
     Unauthorized,
+    Unavailable,
     UnsupportedMediaType,
 )
 from pileus.http.faults import Shape
@@ -177,6 +179,9 @@ class Face(Generic[S]):
             log.info("client went away", path=scope["path"], request_id=request_id)
         except PileusError as error:
             await self._refuse(request, error, request_id, headers, answering)
+        except asyncio.CancelledError:  # the server ends, and has waited as long as it may
+            await self._refuse(request, Unavailable("The cloud is ending; ask again when it is back."), request_id, headers, answering)
+            raise
         except OverflowError:
             await self._refuse(request, BadRequest("a number in the request is too large"), request_id, headers, answering)
         except Exception:
