@@ -33,6 +33,8 @@ TOMBSTONES = 10_000
 """Removed guests whose generation is remembered, so that a late older message makes none of them again."""
 
 UNDO_AGAIN = 1.0
+UNDO_PATIENCE = 10.0
+"""Seconds of undoing after which a failure is told although not all of it is undone."""
 
 
 class StepFailed(Exception):
@@ -185,15 +187,23 @@ class Guests:
             self._exited(message.server_id, *guest.ended)
 
     async def _undo(self, message: Desired, guest: Guest, failed: StepFailed, stamps: dict[str, float]) -> Observed:
-        """What an action that failed leaves is undone, however often that must be tried; then it is told."""
+        """What an action that failed leaves is undone, however often that must be tried; then it is told, or before when it takes
+        long: whoever waits for the answer need not wait for a switch that hangs."""
+
+        def told(power: PowerState) -> Observed:
+            return Observed(message.server_id, self._host, message.generation, power, failed.step, failed.cause, failed.retry, stamps)
+
+        tell_at: float | None = asyncio.get_running_loop().time() + UNDO_PATIENCE
         while True:
             try:
-                power = await self._undone(message, guest)
-                break
+                async with asyncio.timeout_at(tell_at):
+                    return told(await self._undone(message, guest))
             except (HypervisorError, SwitchError, OSError) as error:
-                log.warning("not undone yet", server=message.server_id, cause=str(error))
-                await asyncio.sleep(UNDO_AGAIN)
-        return Observed(message.server_id, self._host, message.generation, power, failed.step, failed.cause, failed.retry, stamps)
+                log.warning("not undone yet", server=message.server_id, cause=str(error) or type(error).__name__)
+            if tell_at is not None and asyncio.get_running_loop().time() >= tell_at:
+                await self._bus.publish(OBSERVED, told(await self._hypervisor.power(message.server_id)))
+                tell_at = None
+            await asyncio.sleep(UNDO_AGAIN)
 
     async def _undone(self, message: Desired, guest: Guest) -> PowerState:
         """A create leaves nothing; of a server that was there before, the disk stays."""

@@ -12,6 +12,7 @@ import pytest
 
 from pileus.bus.inprocess import Fate
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
+from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.messages import ACTIONS, LEVELS, OBSERVED, GuestSpec, Observed
 from pileus.network.servers import ports_of
 from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
@@ -146,6 +147,20 @@ async def test_a_guest_that_ends_by_itself_is_shown(tmp_path: Path) -> None:
         await cloud.until(lambda: not cloud.ports["host-0"].ports)
         await cloud.compute.act(USER, server_id, "start")
         assert (await cloud.settled(server_id))["vm_state"] == "active"
+
+
+async def test_a_failure_is_told_before_a_switch_that_hangs_lets_it_be_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pileus.host.guests.UNDO_PATIENCE", 0.2)
+    slow = settings(simulated={"unplug": 3.0})
+    async with cloudlet(tmp_path, slow, hosts=1) as cloud:
+        switch = cloud.hosts["host-0"].parts.switch
+        assert isinstance(switch, SimulatedSwitch)
+        switch.fail_next("wire", "flow table is full")
+        [server_id] = await cloud.create()
+        server = await cloud.settled(server_id, 2.0)
+        assert server["vm_state"] == "error" and "flow table is full" in server["fault"]["message"]
+        assert cloud.ports["host-0"].ports
+        await cloud.nothing_left()
 
 
 @both

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +35,9 @@ def write(emulator: Path, does: str) -> None:
 @pytest.fixture(scope="module")
 def broken(emulator: Path) -> Iterator[Rig]:
     write(emulator, "exit 1")
-    with rig({"PILEUS_HOST__GUEST_EMULATOR": str(emulator), "PILEUS_COMPUTE__START_LIMIT": "1.5"}) as made:
+    with rig(
+        {"PILEUS_HOST__GUEST_EMULATOR": str(emulator), "PILEUS_COMPUTE__START_LIMIT": "1.5", "PILEUS_COMPUTE__PLUG_LIMIT": "2"}
+    ) as made:
         yield made
 
 
@@ -60,6 +64,24 @@ def test_qemu_that_does_not_start(broken: Rig, emulator: Path, does: str, cause:
     again = broken.create("works")
     broken.become(again, "ACTIVE")
     broken.delete(server_id, again)
+    broken.nothing_runs()
+
+
+def test_switch_that_hangs(broken: Rig, emulator: Path) -> None:
+    """It answers nothing: the create fails within its limits, and what it left is removed when the switch is back."""
+    write(emulator, f'exec {QEMU} "$@"')
+    there = broken.create("there")
+    broken.become(there, "ACTIVE")
+    switch = broken.machine.daemon("ovs-vswitchd")
+    os.kill(switch, signal.SIGSTOP)
+    try:
+        server_id = broken.create("hangs")
+        fault = broken.become(server_id, "ERROR", 25.0)["fault"]["message"]
+        assert "plugged failed on host" in fault and "not done within 2 s" in fault
+        assert broken.server(there)["status"] == "ACTIVE" and broken.machine.qemu(there)
+    finally:
+        os.kill(switch, signal.SIGCONT)
+    broken.delete(there, server_id)
     broken.nothing_runs()
 
 

@@ -143,7 +143,10 @@ class Qemu:
 
     async def stop(self, server_id: str, *, hard: bool) -> None:
         if not hard:
-            await self._power_off(server_id)
+            try:
+                await self._power_off(server_id)
+            except HypervisorError as error:
+                log.warning("guest cannot be asked to power off, it is ended", server=server_id, error=str(error))
         async with self._locked(server_id) as slot:
             if slot is not None:
                 await self._chores.settle(self._end(slot))

@@ -72,8 +72,11 @@ def opened_by(server_id: str) -> list[str]:
 
 
 def reaped(pid: int) -> bool:
-    """Whether this child of ours has ended; it is gone for good after this."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+    """Whether this child of ours has ended; it is gone for good after this. (`subprocess` may have seen to that before.)"""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
 
 
 def descriptors() -> int:
@@ -465,6 +468,21 @@ async def test_a_qemu_that_answers_nothing_counts_as_running_and_can_be_destroye
     async with asyncio.timeout(5):
         await hypervisor.destroy(spec.server_id)
     assert harness.leftovers() == []
+
+
+async def test_a_qemu_that_answers_nothing_can_be_stopped(hypervisor: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Softly, too: what cannot be asked is ended, as after a patience that went by."""
+    monkeypatch.setattr(monitor, "COMMAND_LIMIT", 0.1)
+    monkeypatch.setattr(monitor, "QUIT_LIMIT", 0.2)
+    spec = guest()
+    await hypervisor.create(spec, 1, Images(), {})
+    await hypervisor.resume(spec.server_id)
+    pid = pid_of(spec.server_id)
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(5):
+        await hypervisor.stop(spec.server_id, hard=False)
+    assert await hypervisor.power(spec.server_id) == "stopped"
+    assert reaped(pid)
 
 
 STARTS_GUESTS = """
