@@ -50,6 +50,12 @@ class NotAcceptable(PileusError):
     status = 406
 
 
+class Stalled(PileusError):
+    """A request whose body has stopped coming."""
+
+    status = 408
+
+
 class Conflict(PileusError):
     status = 409
 

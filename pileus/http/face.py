@@ -24,6 +24,7 @@ from pileus.errors import (
     MethodNotAllowed,
     NotFound,
     PileusError,
+    Stalled,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -41,6 +42,9 @@ Allow = Literal["anyone", "user", "reader", "member", "admin", "service"]
 """Who may call a route. `user`: any valid token. reader and member need a project scope; `service` takes admins too."""
 
 NO_MICROVERSION: Version = (0, 0)
+
+BODY_LIMIT = 60.0
+"""Seconds that a body which is held in memory may take to arrive."""
 
 
 class Authenticate(Protocol):
@@ -94,10 +98,14 @@ class Call:
         if given != media and "content-type" in self.http.headers:
             raise UnsupportedMediaType(f"Unsupported Content-Type {given!r}; send {media}")
         data = bytearray()
-        async for chunk in self.stream():
-            data += chunk
-            if len(data) > self.max_body:
-                raise TooLarge(f"Request is too large: at most {self.max_body} bytes")
+        try:
+            async with asyncio.timeout(BODY_LIMIT):
+                async for chunk in self.stream():
+                    data += chunk
+                    if len(data) > self.max_body:
+                        raise TooLarge(f"Request is too large: at most {self.max_body} bytes")
+        except TimeoutError:
+            raise Stalled(f"The request's body was not there within {BODY_LIMIT:.0f} s; send it again") from None
         return bytes(data)
 
     async def stream(self) -> AsyncIterator[bytes]:

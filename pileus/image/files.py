@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from pileus.errors import NotFound, PileusError, TooLarge, Unavailable
+from pileus.errors import NotFound, Stalled, TooLarge, Unavailable
 
 T = TypeVar("T")
 
@@ -22,10 +22,6 @@ STALL = 60.0
 """Seconds that an upload may bring nothing before it is given up."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-class Stalled(PileusError):
-    status = 408
 
 
 @dataclass(frozen=True)

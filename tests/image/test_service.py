@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from pileus.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
+from pileus.errors import BadRequest, Conflict, Forbidden, NotFound, Stalled, TooLarge
 from pileus.image import files
 from pileus.image import images as rules
-from pileus.image.files import Stalled
 from pileus.image.service import Images
 from pileus.image.upload import Gone
 from pileus.settings import Image, Settings
