@@ -13,7 +13,7 @@ import pytest
 
 from pileus.context import Context
 from pileus.errors import Conflict, PileusError, Unauthorized, Unavailable
-from pileus.http import face, faults
+from pileus.http import faults
 from pileus.http.face import Allow, Call, Face, Limits, Reply, Route, decode
 from pileus.http.microversions import Microversions
 
@@ -230,7 +230,7 @@ async def test_a_body_that_is_too_large_is_not_read_to_its_end(service: Service)
 
 
 async def test_a_body_that_stops_coming_is_given_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(face, "BODY_LIMIT", 0.05)
+    monkeypatch.setattr("pileus.http.face.BODY_LIMIT", 0.05)
 
     async def stalled() -> AsyncIterator[bytes]:
         yield b"{"

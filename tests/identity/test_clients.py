@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 import openstack
 import openstack.exceptions
 import pytest
-import uvicorn
 from keystoneauth1 import exceptions as ks
 from keystoneauth1 import session
 from keystoneauth1.identity import v3
+from starlette.types import ASGIApp
 
 from pileus.http.face import Limits
 from pileus.http.mount import mount
@@ -26,6 +25,7 @@ from pileus.identity.api.face import face
 from pileus.identity.service import Identity
 from pileus.settings import Settings
 from pileus.store.sqlite import SqliteStore
+from tests.serving import served
 
 PASSWORD = "correct horse"
 
@@ -33,20 +33,17 @@ PASSWORD = "correct horse"
 @pytest.fixture
 async def url(store: SqliteStore, tmp_path: Path) -> AsyncIterator[str]:
     """The identity service under uvicorn: its URL."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    base = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    identity = Identity(store, Settings(), tmp_path / "keys", base)
-    await identity.start()
-    await identity.bootstrap(PASSWORD)
-    app = mount({"/identity": face(identity, Limits(max_limit=4))})
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server.serve([listening]))
-    yield f"{base}/identity"
-    server.should_exit = True
-    await serving
-    await identity.close()
-    listening.close()
+    made: list[Identity] = []
+
+    def app(base: str) -> ASGIApp:
+        made.append(Identity(store, Settings(), tmp_path / "keys", base))
+        return mount({"/identity": face(made[0], Limits(max_limit=4))})
+
+    async with served(app) as base:
+        await made[0].start()
+        await made[0].bootstrap(PASSWORD)
+        yield f"{base}/identity"
+    await made[0].close()
 
 
 def credentials(url: str, username: str, password: str, project: str | None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import socket
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import openstack
 import pytest
-import uvicorn
 from keystoneauth1 import session, token_endpoint
 
 from pileus.http.face import Limits
@@ -22,22 +20,15 @@ from pileus.image import images as rules
 from pileus.image.api.face import face
 from pileus.image.service import Images
 from tests.image.conftest import OWNER, authenticate
+from tests.serving import served
 
 DATA = os.urandom((3 << 20) + 7)
 
 
 @pytest.fixture
 async def url(images: Images) -> AsyncIterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app = mount({"/image": face(images, authenticate, f"{base}/identity", base, Limits())})
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            await asyncio.sleep(0.005)
+    async with served(lambda base: mount({"/image": face(images, authenticate, f"{base}/identity", base, Limits())})) as base:
         yield base
-        server.should_exit = True
-        await serving
 
 
 async def test_create_upload_download_list_patch_delete(url: str, images: Images, tmp_path: Path) -> None:

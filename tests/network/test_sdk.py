@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
-import uvicorn
 from keystoneauth1.session import Session
 from keystoneauth1.token_endpoint import Token
 from openstack.connection import Connection
 from openstack.exceptions import BadRequestException, ConflictException, NotFoundException
 
 from pileus.http.face import Limits
+from pileus.http.mount import mount
 from pileus.messages import HostFacts
 from pileus.network import agents
 from pileus.network.api.face import face
 from pileus.network.service import Network
 from tests.network.conftest import authenticate
+from tests.serving import served
 
 
 @pytest.fixture
 async def url(network: Network) -> AsyncIterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    base = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    app = face(network, authenticate, f"{base}/identity", base, Limits())
-
-    async def mounted(scope, receive, send):  # type: ignore[no-untyped-def]
-        path = scope.get("path", "").removeprefix("/network") or "/"
-        await app({**scope, "path": path}, receive, send)
-
-    server = uvicorn.Server(uvicorn.Config(mounted, lifespan="off", log_config=None, loop="none"))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    yield f"{base}/network"
-    server.should_exit = True
-    await serving
+    async with served(lambda base: mount({"/network": face(network, authenticate, f"{base}/identity", base, Limits())})) as base:
+        yield f"{base}/network"
 
 
 def use(url: str) -> None:
