@@ -7,9 +7,9 @@ import pytest
 
 from pileus.image.api.face import ROUTES
 from pileus.image.listing import FILTERS
+from tests.http.fuzzing import Fuzz
 from tests.image.conftest import by
 from tests.image.test_api import PATCH, make, put
-from tests.placement.fuzzing import Fuzz
 
 KEYS = [
     "name",

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from pileus.placement.api.face import ROUTES
-from tests.placement.fuzzing import Fuzz
+from tests.http.fuzzing import Fuzz
 from tests.placement.test_api import C1, C2, OWNER, RP, RP2, hold, make
 
 KEYS = ["name", "uuid", "total", "reserved", "resource_provider_generation", "inventories", "allocations", "resources", "VCPU", "mappings"]
