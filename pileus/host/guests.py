@@ -6,45 +6,33 @@ One task a server at a time; a newer generation takes over from an older one. Ev
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import structlog
 
 from pileus.bus import Bus
 from pileus.host.agent import Agent
-from pileus.host.hypervisor import Hypervisor, HypervisorError, Images
-from pileus.host.images import ImageCache, ImageError
-from pileus.host.plug_signal import PlugFailed, PlugSignal
-from pileus.host.switch import Switch, SwitchError, Tap
+from pileus.host.builder import Builder
+from pileus.host.hypervisor import Hypervisor, HypervisorError
+from pileus.host.steps import StepFailed, do
+from pileus.host.switch import SwitchError
 from pileus.messages import OBSERVED, Desired, GuestNow, GuestSpec, Observed, PortWiring, PowerState
 from pileus.settings import Compute
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 TOMBSTONES = 10_000
 """Removed guests whose generation is remembered, so that a late older message makes none of them again."""
+
+MADE_ANEW = frozenset({"create", "start", "reboot_hard"})
+"""Actions whose guest has its generation from its very start."""
 
 UNDO_AGAIN = 1.0
 UNDO_PATIENCE = 10.0
 """Seconds of undoing after which a failure is told although not all of it is undone."""
-
-
-class StepFailed(Exception):
-    """A step of the timeline failed here; may another host do better?"""
-
-    def __init__(self, step: str, cause: str, *, retry: bool = True) -> None:
-        super().__init__(cause)
-        self.step = step
-        self.cause = cause
-        self.retry = retry
 
 
 @dataclass
@@ -66,27 +54,21 @@ class Guests:
         self,
         host: str,
         hypervisor: Hypervisor,
-        switch: Switch,
         agent: Agent,
-        images: ImageCache,
-        signals: dict[str, PlugSignal],
+        builder: Builder,
         bus: Bus,
         settings: Compute,
         *,
-        starts: int,
         deletes: int,
     ) -> None:
         self._host = host
         self._hypervisor = hypervisor
-        self._switch = switch
         self._agent = agent
-        self._images = images
-        self._signals = signals
+        self._builder = builder
         self._bus = bus
         self._limits = settings
         self._guests: dict[str, Guest] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()
-        self._starting = asyncio.Semaphore(starts)
         self._deleting = asyncio.Semaphore(deletes)
         self._notices: set[asyncio.Task[None]] = set()
         self._actions: dict[str, Callable[[Desired, Guest, dict[str, float]], Awaitable[PowerState]]] = {
@@ -180,7 +162,7 @@ class Guests:
             self._tombstones[message.server_id] = message.generation
             while len(self._tombstones) > TOMBSTONES:
                 self._tombstones.popitem(last=False)
-        else:
+        elif message.action not in MADE_ANEW:
             await self._hypervisor.set_generation(message.server_id, message.generation)
         await self._bus.publish(OBSERVED, observed)
         if guest.ended is not None and observed.power in ("running", "paused"):
@@ -222,114 +204,42 @@ class Guests:
         if spec is None:
             raise StepFailed("sent", "the host was not told what to build")
         guest.spec, guest.ports, guest.ended = spec, {port.port_id: port for port in spec.ports}, None
-        signal = self._signals[message.signal]
-        signal.expect(spec.server_id, spec.ports)
-        try:
-            with ExitStack() as opened:
-                await _step("plugged", self._limits.plug_limit, self._agent.left(spec.ports))
-                taps = await _step("plugged", self._limits.plug_limit, self._open_taps(spec, opened))
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._start_paused(message, spec, taps, stamps))
-                    group.create_task(self._connect(message, spec, signal, stamps))
-        except BaseExceptionGroup as several:
-            raise first_of(several) from None
-        finally:
-            signal.forget(spec.server_id)
-        await _step("resumed", self._limits.start_limit, self._hypervisor.resume(spec.server_id))
-        stamps["resumed"] = time.time()
+        await self._builder.build(message, spec, stamps)
         return "running"
 
-    async def _open_taps(self, spec: GuestSpec, opened: ExitStack) -> dict[str, Tap]:
-        taps = {}
-        for port in spec.ports:
-            tap = taps[port.port_id] = await self._switch.open_tap(port.port_id, port.mtu)
-            if tap.fd >= 0:
-                opened.callback(os.close, tap.fd)
-        return taps
-
-    async def _start_paused(self, message: Desired, spec: GuestSpec, taps: dict[str, Tap], stamps: dict[str, float]) -> None:
-        images: Images = await _step("image", self._limits.image_limit, self._images.prepare(spec.boot))
-        stamps["image"] = time.time()
-        async with self._starting:
-            start = self._hypervisor.create(spec, message.generation, images, taps)
-            await _step("paused", self._limits.start_limit, start)
-        stamps["paused"] = time.time()
-
-    async def _connect(self, message: Desired, spec: GuestSpec, signal: PlugSignal, stamps: dict[str, float]) -> None:
-        await _step("plugged", self._limits.plug_limit, self._plug(spec))
-        if not spec.ports:
-            return
-        stamps["plugged"] = time.time()
-        # Nova's two ways to do without the network are the callback's: beside us it is work that we do, and it has a limit.
-        local = message.signal == "local"
-        if not local and message.plug_timeout == 0:
-            return
-        limit = message.plug_timeout or self._limits.plug_limit
-        try:
-            stamps |= await signal.ready(spec.server_id, spec.ports, limit)
-        except PlugFailed as failed:
-            if local or message.plug_fatal:
-                raise StepFailed(failed.step, failed.cause) from None
-        except TimeoutError:
-            if local or message.plug_fatal:
-                raise StepFailed(*self._late(limit, spec)) from None
-        self._stamp_wired(spec, stamps)
-
-    async def _plug(self, spec: GuestSpec) -> None:
-        """All ports at once; where one fails, none of the others goes on while they are being removed."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for port in spec.ports:
-                    group.create_task(self._switch.plug(port))
-        except BaseExceptionGroup as several:
-            raise first_of(several) from None
-
-    def _late(self, limit: float, spec: GuestSpec) -> tuple[str, str]:
-        """Which step the network's wait ended in, and what to say of it."""
-        levels = self._agent.levels
-        unwired = [p.port_id for p in spec.ports if p.port_id not in levels or levels[p.port_id].generation < p.generation]
-        if unwired:
-            return "wired", f"port {unwired[0]} was not wired within {limit:g} s"
-        return "signalled", f"no network-vif-plugged arrived within {limit:g} s, and the port is not ready either"
-
-    def _stamp_wired(self, spec: GuestSpec, stamps: dict[str, float]) -> None:
-        levels = [self._agent.levels.get(port.port_id) for port in spec.ports]
-        if all(levels) and "wired" not in stamps:
-            stamps["wired"] = max(level.at for level in levels if level is not None)
-
     async def _rebuild(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
-        await _step("stopped", self._limits.action_limit, self._hypervisor.stop(message.server_id, hard=True))
+        await do("stopped", self._limits.action_limit, self._hypervisor.stop(message.server_id, hard=True))
         stamps["stopped"] = time.time()
         return await self._build(message, guest, stamps)
 
     async def _reboot(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
         limit = self._limits.action_limit + self._limits.shutdown_timeout
-        if await _step("stopped", limit, self._hypervisor.reset(message.server_id, hard=message.hard)):
+        if await do("stopped", limit, self._hypervisor.reset(message.server_id, hard=message.hard)):
             stamps["resumed"] = time.time()
             return "running"
         return await self._rebuild(message, guest, stamps)
 
     async def _stop(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
         limit = self._limits.action_limit + self._limits.shutdown_timeout
-        await _step("stopped", limit, self._hypervisor.stop(message.server_id, hard=message.hard))
+        await do("stopped", limit, self._hypervisor.stop(message.server_id, hard=message.hard))
         stamps["stopped"] = time.time()
-        await _step("removed", self._limits.action_limit, self._agent.remove(list(guest.ports.values())))
+        await do("removed", self._limits.action_limit, self._agent.remove(list(guest.ports.values())))
         return "stopped"
 
     async def _pause(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
-        await _step("paused", self._limits.action_limit, self._hypervisor.pause(message.server_id))
+        await do("paused", self._limits.action_limit, self._hypervisor.pause(message.server_id))
         stamps["paused"] = time.time()
         return "paused"
 
     async def _unpause(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
-        await _step("resumed", self._limits.action_limit, self._hypervisor.resume(message.server_id))
+        await do("resumed", self._limits.action_limit, self._hypervisor.resume(message.server_id))
         stamps["resumed"] = time.time()
         return "running"
 
     async def _delete(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
         async with self._deleting:
-            await _step("removed", self._limits.action_limit, self._hypervisor.destroy(message.server_id))
-        await _step("removed", self._limits.action_limit, self._agent.remove(list(guest.ports.values())))
+            await do("removed", self._limits.action_limit, self._hypervisor.destroy(message.server_id))
+        await do("removed", self._limits.action_limit, self._agent.remove(list(guest.ports.values())))
         stamps["removed"] = time.time()
         return "absent"
 
@@ -350,22 +260,3 @@ class Guests:
         guest.last = Observed(server_id, self._host, guest.reached, power, cause=cause)
         await self._bus.publish(OBSERVED, guest.last)
         await self._agent.remove(list(guest.ports.values()))
-
-
-async def _step(step: str, limit: float, work: Awaitable[T]) -> T:
-    """Do a step within its limit; whatever goes wrong becomes the step's failure."""
-    try:
-        async with asyncio.timeout(limit):
-            return await work
-    except TimeoutError:
-        raise StepFailed(step, f"not done within {limit:g} s") from None
-    except (HypervisorError, SwitchError, ImageError, OSError) as error:
-        raise StepFailed(step, str(error)) from error
-
-
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that ended a group of steps (its siblings were cancelled for it)."""
-    leaf: BaseException = group
-    while isinstance(leaf, BaseExceptionGroup):
-        leaf = leaf.exceptions[0]
-    return leaf

@@ -12,11 +12,12 @@ import structlog
 
 from pileus.bus import Bus, Subscription
 from pileus.host.agent import Agent
+from pileus.host.builder import Builder
 from pileus.host.dhcp import Dhcp
 from pileus.host.guests import Guests
 from pileus.host.hypervisor import Hypervisor
 from pileus.host.images import ImageCache
-from pileus.host.plug_signal import CallbackSignal, LocalSignal
+from pileus.host.plug_signal import CallbackSignal, LocalSignal, PlugSignal
 from pileus.host.switch import Switch
 from pileus.messages import (
     HEARTBEAT,
@@ -63,18 +64,10 @@ class Host:
         self.agent = Agent(name, parts.switch, parts.dhcp, bus, settings.network, notices=callback)
         self._callback = CallbackSignal(bus, question_limit=settings.network.rpc_timeout)
         starts = settings.host.start_concurrency or os.cpu_count() or 1
-        self.guests = Guests(
-            name,
-            parts.hypervisor,
-            parts.switch,
-            self.agent,
-            parts.images,
-            {"local": LocalSignal(self.agent), "callback": self._callback},
-            bus,
-            settings.compute,
-            starts=starts,
-            deletes=settings.host.delete_concurrency,
-        )
+        signals: dict[str, PlugSignal] = {"local": LocalSignal(self.agent), "callback": self._callback}
+        limits = settings.compute
+        builder = Builder(parts.hypervisor, parts.switch, self.agent, parts.images, signals, limits, starts=starts)
+        self.guests = Guests(name, parts.hypervisor, self.agent, builder, bus, limits, deletes=settings.host.delete_concurrency)
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 
