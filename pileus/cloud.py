@@ -71,7 +71,7 @@ class Cloud:
         self.state = Path(settings.state).absolute()
         self.bus = InProcessBus()
         self.hosts: list[Host] = []
-        self.first: firststart.FirstStart | None = None
+        self.clouds_yaml: Path | None = None
         self.base_url = ""
         self._stack = AsyncExitStack()
         self._server: uvicorn.Server | None = None
@@ -118,7 +118,7 @@ class Cloud:
         compute = Compute(store, self.bus, settings, images, InProcessNetwork(store, network.config), placement)
         scheduler = Scheduler(store, placement, settings.compute)
         await self._run(identity)
-        self.first = await firststart.run(self.state, self.base_url, identity, store, network.config)
+        self.clouds_yaml = await firststart.run(self.state, self.base_url, identity, store, network.config)
         await self._run(images)
         if network.config.notify:
             events = HttpComputeEvents(f"{self.base_url}/compute/v2.1", identity.service_token, limit=settings.network.notify_timeout)

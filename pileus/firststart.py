@@ -6,19 +6,15 @@ import asyncio
 import os
 import re
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import func, select
-
 from pileus.compute import flavors
-from pileus.compute import tables as compute
 from pileus.context import SYSTEM
 from pileus.identity.service import Identity
 from pileus.network import networks, subnets
-from pileus.network import tables as network
 from pileus.network.config import Config
 from pileus.store import Store, Tx
+from pileus.store.paging import Page
 
 FLAVORS = (
     ("1", "m1.nano", 1, 128, 0),
@@ -46,34 +42,29 @@ clouds:
 """
 
 
-@dataclass(frozen=True)
-class FirstStart:
-    """`new`: this was the first start."""
+async def run(state: Path, base_url: str, identity: Identity, store: Store, config: Config) -> Path:
+    """Make what is missing, the first time only: whatever a user removes later stays removed. Killed in the middle, it goes on.
 
-    clouds_yaml: Path
-    new: bool
-
-
-async def run(state: Path, base_url: str, identity: Identity, store: Store, config: Config) -> FirstStart:
-    """Make what is missing, the first time only: whatever a user removes later stays removed. Killed in the middle, it goes on."""
+    The path of clouds.yaml.
+    """
     clouds_yaml, mark = state / "clouds.yaml", state / "made"
     password = await asyncio.to_thread(_write_clouds, clouds_yaml, base_url)
-    if await asyncio.to_thread(mark.exists):
-        return FirstStart(clouds_yaml, new=False)
-    made = await identity.bootstrap(password)
-    await store.write(_flavors_and_network, config, made.admin_project_id)
-    await asyncio.to_thread(mark.touch)
-    return FirstStart(clouds_yaml, new=True)
+    if not await asyncio.to_thread(mark.exists):
+        made = await identity.bootstrap(password)
+        await store.write(_flavors_and_network, config, made.admin_project_id)
+        await asyncio.to_thread(mark.touch)
+    return clouds_yaml
 
 
 def _flavors_and_network(tx: Tx, config: Config, project_id: str) -> None:
-    if tx.execute(select(func.count()).select_from(compute.flavors)).scalar_one() == 0:
-        for flavor_id, name, vcpus, ram, disk in FLAVORS:
-            flavors.create(tx, flavor_id=flavor_id, name=name, vcpus=vcpus, ram=ram, disk=disk)
-    if tx.execute(select(func.count()).select_from(network.networks)).scalar_one() == 0:
-        made = networks.create(tx, config, networks.NewNetwork(project_id, name=NETWORK, shared=True))
-        new = subnets.NewSubnet(made["id"], CIDR, 4, project_id, name=NETWORK)
-        subnets.create(tx, config, SYSTEM, new)
+    """One transaction: where there is a flavor, there is all of it."""
+    if flavors.page(tx, SYSTEM, Page(limit=1), is_public=None):
+        return
+    for flavor_id, name, vcpus, ram, disk in FLAVORS:
+        flavors.create(tx, flavor_id=flavor_id, name=name, vcpus=vcpus, ram=ram, disk=disk)
+    made = networks.create(tx, config, networks.NewNetwork(project_id, name=NETWORK, shared=True))
+    new = subnets.NewSubnet(made["id"], CIDR, 4, project_id, name=NETWORK)
+    subnets.create(tx, config, SYSTEM, new)
 
 
 def _write_clouds(path: Path, base_url: str) -> str:

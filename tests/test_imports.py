@@ -13,7 +13,6 @@ SERVICES = ("identity", "image", "placement", "compute", "network")
 # From the top of the house to its ground; a module may import from its own floor and from those below.
 FLOORS: list[tuple[str, ...]] = [
     ("pileus.cli", "pileus.__main__"),
-    ("pileus.demo",),
     ("pileus.cloud",),
     ("pileus.firststart", "pileus.hosts", "pileus.operator_api"),
     *[tuple(f"pileus.{service}.api" for service in SERVICES)],

@@ -68,14 +68,13 @@ async def _run(cloud: Cloud) -> None:
 
 def greeting(cloud: Cloud) -> str:
     """The lines that a user needs next."""
-    assert cloud.first is not None
+    assert cloud.clouds_yaml is not None
     kind = f"{len(cloud.hosts)} simulated host{'s' if len(cloud.hosts) > 1 else ''} ({cloud.choice.reason})"
     what = "one real host" if cloud.choice.hypervisor == "qemu" else kind
-    yaml = cloud.first.clouds_yaml
     return "\n".join(
         (
             f"Pileus is up: {cloud.base_url}, {what}. Ctrl-C ends it; guests go on.",
-            f"  export OS_CLIENT_CONFIG_FILE={_short(yaml)}",
+            f"  export OS_CLIENT_CONFIG_FILE={_short(cloud.clouds_yaml)}",
             "  openstack --os-cloud pileus flavor list",
             f"  pileus status --state {_short(cloud.state)}",
         )
