@@ -154,6 +154,10 @@ class Person:
         """Delete servers and wait until they are away."""
         for server_id in server_ids:
             self.delete("compute", f"/v2.1/servers/{server_id}")
+        self.gone_by_itself(*server_ids)
+
+    def gone_by_itself(self, *server_ids: str) -> None:
+        """Wait until servers are away that somebody has deleted."""
         deadline = time.monotonic() + LIMIT
         for server_id in server_ids:
             while self.call("GET", "compute", f"/v2.1/servers/{server_id}").status_code != 404:

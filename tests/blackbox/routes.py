@@ -50,9 +50,9 @@ _SERVER = {
     "name": "s",
     "flavorRef": "1",
     "imageRef": "",
-    "networks": [{"uuid": X, "fixed_ip": "10.0.0.9", "tag": "t"}],
+    "networks": [{"uuid": X, "tag": "t"}],
     "min_count": 1,
-    "max_count": 2,
+    "max_count": 1,
     "metadata": {"k": "v"},
     "user_data": "QQ==",
     "availability_zone": "nova",
@@ -64,8 +64,8 @@ _SERVER = {
     "accessIPv4": "1.2.3.4",
     "accessIPv6": "::1",
     "security_groups": [{"name": "default"}],
-    "block_device_mapping_v2": [{"boot_index": 0, "uuid": X, "source_type": "image", "destination_type": "local"}],
 }
+_DISK = {"boot_index": 0, "uuid": X, "source_type": "image", "destination_type": "local"}
 _NETWORK = {
     "name": "n",
     "admin_state_up": True,
@@ -82,13 +82,13 @@ _NETWORK = {
 _SUBNET = {
     "name": "s",
     "network_id": X,
-    "cidr": "10.9.0.0/24",
+    "cidr": "10.12.0.0/24",
     "ip_version": 4,
-    "gateway_ip": "10.9.0.1",
+    "gateway_ip": "10.12.0.1",
     "enable_dhcp": True,
-    "allocation_pools": [{"start": "10.9.0.5", "end": "10.9.0.9"}],
+    "allocation_pools": [{"start": "10.12.0.5", "end": "10.12.0.9"}],
     "dns_nameservers": ["9.9.9.9"],
-    "host_routes": [{"destination": "10.8.0.0/16", "nexthop": "10.9.0.4"}],
+    "host_routes": [{"destination": "10.8.0.0/16", "nexthop": "10.12.0.4"}],
 }
 _PORT = {
     "name": "p",
@@ -210,6 +210,57 @@ BODIES: Mapping[tuple[str, str, str], Any] = {
     ("network", "PUT", "/v2.0/ports/{id}"): {"port": {key: value for key, value in _PORT.items() if key != "network_id"}},
     ("network", "PUT", "/v2.0/quotas/{project_id}"): {"quota": {"network": 5, "subnet": -1, "port": 1}},
 }
+
+MORE: Mapping[tuple[str, str, str], list[Any]] = {
+    ("compute", "POST", "/v2.1/servers"): [
+        {"server": {"name": "s", "flavorRef": "1", "networks": [{"uuid": X, "fixed_ip": "10.9.0.20"}]}},
+        {"server": {"name": "s", "flavorRef": "1", "networks": [{"port": X}]}},
+        {"server": {"name": "s", "flavorRef": "1", "networks": "none", "min_count": 1, "max_count": 3, "return_reservation_id": True}},
+        {"server": {"name": "s", "flavorRef": "1", "networks": "auto", "imageRef": X, "block_device_mapping_v2": [_DISK]}},
+        {"server": {"name": "s", "flavorRef": "1", "networks": "none", "host": "h", "hypervisor_hostname": "h", "tags": ["t"]}},
+    ],
+    ("compute", "POST", "/v2.1/servers/{id}/action"): [
+        {"os-start": None},
+        {"os-stop": None},
+        {"pause": None},
+        {"unpause": None},
+        {"lock": {"locked_reason": "r"}},
+        {"unlock": None},
+        {"reboot": {"type": "HARD"}},
+        {"os-getConsoleOutput": {"length": 5}},
+        {"os-resetState": {"state": "active"}},
+        {"resize": {"flavorRef": "2"}},
+    ],
+    ("compute", "PUT", "/v2.1/os-services/{id}"): [
+        {"status": "disabled", "disabled_reason": "r"},
+        {"host": "h", "binary": "nova-compute", "disabled_reason": "r", "forced_down": True},
+    ],
+    ("compute", "POST", "/v2.1/flavors/{id}/action"): [{"removeTenantAccess": {"tenant": "p"}}],
+    ("network", "POST", "/v2.0/networks"): [{"network": {"name": "n"}}, {"networks": [{"name": "a"}, {"name": "b"}]}],
+    ("network", "POST", "/v2.0/subnets"): [{"subnets": [_SUBNET, {"network_id": X, "cidr": "fd00::/64", "ip_version": 6}]}],
+    ("network", "POST", "/v2.0/ports"): [{"port": {"network_id": X}}, {"ports": [{"network_id": X}, {"network_id": X, "name": "p"}]}],
+    ("network", "PUT", "/v2.0/ports/{id}"): [{"port": {"name": "q", "fixed_ips": [{"ip_address": "10.9.0.30"}]}}],
+    ("network", "PUT", "/v2.0/subnets/{id}"): [{"subnet": {"name": "q", "dns_nameservers": ["9.9.9.9"], "gateway_ip": "10.9.0.1"}}],
+    ("placement", "PUT", "/resource_providers/{uuid}"): [{"name": "other"}],
+    ("placement", "PUT", "/resource_providers/{uuid}/inventories"): [
+        {"resource_provider_generation": generation, "inventories": {"VCPU": {"total": 64}, "MEMORY_MB": {"total": 262144}}}
+        for generation in range(6)
+    ],
+    ("placement", "PUT", "/resource_providers/{uuid}/inventories/{name}"): [
+        {"total": 4096, "resource_provider_generation": generation} for generation in range(6)
+    ],
+    ("placement", "POST", "/resource_providers/{uuid}/inventories"): [{"resource_class": "PCPU", "total": 3}],
+    ("image", "PATCH", "/v2/images/{id}"): [
+        [{"op": "add", "path": "/tags", "value": ["a"]}],
+        [{"op": "replace", "path": "/visibility", "value": "shared"}],
+        [{"op": "replace", "path": "/owner", "value": "o"}],
+    ],
+    ("placement", "PUT", "/allocations/{consumer}"): [
+        {"allocations": [{"resource_provider": {"uuid": X}, "resources": {"VCPU": 1}}], "project_id": "p", "user_id": "u"},
+        {"allocations": {}, "project_id": "p", "user_id": "u", "consumer_generation": None, "consumer_type": "T"},
+    ],
+}
+"""Other good bodies of a route."""
 
 
 def body_of(service: str, route: Route[Any]) -> Any:
