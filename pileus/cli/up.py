@@ -70,10 +70,11 @@ def greeting(cloud: Cloud) -> str:
     """The lines that a user needs next."""
     assert cloud.clouds_yaml is not None
     kind = f"{len(cloud.hosts)} simulated host{'s' if len(cloud.hosts) > 1 else ''} ({cloud.choice.reason})"
-    what = "one real host" if cloud.choice.hypervisor == "qemu" else kind
+    real = cloud.choice.hypervisor == "qemu"
+    what, guests = ("one real host", "guests go on") if real else (kind, "its simulated guests end with it")
     return "\n".join(
         (
-            f"Pileus is up: {cloud.base_url}, {what}. Ctrl-C ends it; guests go on.",
+            f"Pileus is up: {cloud.base_url}, {what}. Ctrl-C ends it; {guests}.",
             f"  export OS_CLIENT_CONFIG_FILE={_short(cloud.clouds_yaml)}",
             "  openstack --os-cloud pileus flavor list",
             f"  pileus status --state {_short(cloud.state)}",

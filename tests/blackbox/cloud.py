@@ -30,8 +30,9 @@ PATHS = {
 
 @dataclass(frozen=True)
 class Cloud:
-    """A cloud under way. `clouds_yaml` is its own; `log` is what it wrote to stderr."""
+    """A cloud under way. `greeting` is the first line that it printed, `clouds_yaml` is its own, `log` is what it wrote to stderr."""
 
+    greeting: str
     url: str
     state: Path
     log: Path
@@ -190,7 +191,7 @@ def running(folder: Path, *flags: str, **env: str) -> Iterator[Cloud]:
     state, log = folder / "state", folder / "up.log"
     command = [sys.executable, "-m", "pileus", "up", "--state", str(state), "--listen", "127.0.0.1:0", "--hypervisor", "simulated", *flags]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PILEUS_", "OS_"))}
-    with log.open("w") as errors:
+    with log.open("a") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean | env)
     assert process.stdout is not None
     try:
@@ -198,10 +199,11 @@ def running(folder: Path, *flags: str, **env: str) -> Iterator[Cloud]:
         said = process.stdout.readline() if ready else ""
         found = re.search(r"Pileus is up: (http://\S+?),", said)
         assert found is not None, (said, log.read_text())
-        yield Cloud(found[1], state, log, process)
-        assert process.poll() is None, log.read_text()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT) == 0, log.read_text()
+        yield Cloud(said.strip(), found[1], state, log, process)
+        if process.returncode is None:  # the block has not ended it itself
+            assert process.poll() is None, log.read_text()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LIMIT) == 0, log.read_text()
     finally:
         process.kill()
         process.wait()
