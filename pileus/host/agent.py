@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from pileus.bus import Bus, BusError
+from pileus.host.chores import Chores
 from pileus.host.dhcp import Dhcp
 from pileus.host.reporter import PAUSE, Reporter, growing_limits
 from pileus.host.switch import Switch, SwitchError
@@ -52,26 +53,24 @@ class Agent:
         self._update_lane = asyncio.Semaphore(1)
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._removals: asyncio.Queue[tuple[list[str], asyncio.Future[None]]] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._chores = Chores()
 
     async def start(self, owned: Mapping[str, PortWiring], idle: Sequence[PortWiring] = ()) -> None:
         """Re-read reality: ports of our guests (`owned`) are wired where they are not, all others are removed. Of those of
         guests that do not run (`idle`) it is told that they are gone: they may have been wired before we were ended."""
         self._switch.on_reset = self._reset
-        self._spawn(self._reporter.run(), "agent-reporter")
-        self._spawn(self._remove_loop(), "agent-delete-lane")
+        self._chores.start(self._reporter.run(), "agent-reporter")
+        self._chores.start(self._remove_loop(), "agent-delete-lane")
         await self._adopt(owned)
         for port in idle:
             self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "gone"))
         if self._notices:
-            self._spawn(self._notice_loop(), "agent-notice")
+            self._chores.start(self._notice_loop(), "agent-notice")
 
     async def close(self) -> None:
         """Stop working; ports stay as they are."""
         self._switch.on_reset = None
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._chores.close(patience=0)
 
     async def wire(self, port: PortWiring) -> Level:
         """Make packets pass at the port's generation, DHCP entry first; tell the network service. Raises WireError."""
@@ -172,7 +171,7 @@ class Agent:
     def _reset(self) -> None:
         """The switch lost its flows: wire everything again, the sooner the better."""
         for port in list(self._wirings.values()):
-            self._spawn(self._rewire(port), "agent-rewire")
+            self._chores.start(self._rewire(port), "agent-rewire")
 
     async def _rewire(self, port: PortWiring) -> None:
         while self._wirings.get(port.port_id) is port:
@@ -186,16 +185,16 @@ class Agent:
     async def _notice_loop(self) -> None:
         """Plugged ports → their details, all that have gathered in one question → wire. A question that waits holds up no other."""
         noticed: asyncio.Queue[str] = asyncio.Queue()
-        self._spawn(self._watch(noticed.put_nowait), "agent-watch")
+        self._chores.start(self._watch(noticed.put_nowait), "agent-watch")
         while True:
             ids = {await noticed.get()}
             while not noticed.empty():
                 ids.add(noticed.get_nowait())
-            self._spawn(self._wire_noticed(sorted(ids)), "agent-details")
+            self._chores.start(self._wire_noticed(sorted(ids)), "agent-details")
 
     async def _wire_noticed(self, ids: list[str]) -> None:
         for port in (await self._details(ids, patient=True)).values():
-            self._spawn(self._quietly(self.wire(port)), "agent-wire")
+            self._chores.start(self._quietly(self.wire(port)), "agent-wire")
 
     async def _watch(self, notice: Callable[[str], None]) -> None:
         async for port in self._switch.watch():
@@ -222,14 +221,3 @@ class Agent:
             await work
         except WireError as error:
             log.warning("port not wired", cause=str(error))
-
-    def _spawn(self, work: Awaitable[None], name: str) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        task.set_name(name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("agent task failed", task=task.get_name(), exc_info=task.exception())

@@ -24,9 +24,8 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -35,6 +34,7 @@ from pileus.errors import StartupError
 from pileus.host import dnsmasq_files as files
 from pileus.host import dnsmasq_process as process
 from pileus.host import privileged
+from pileus.host.chores import Chores
 from pileus.host.dhcp import DhcpError, Entry, entry_of
 from pileus.host.dnsmasq_files import Facts, Server
 from pileus.host.switch import Switch, SwitchError
@@ -42,7 +42,6 @@ from pileus.messages import PortWiring
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 _STOP_LIMIT = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
@@ -62,7 +61,7 @@ class Dnsmasq:
         self._user = "root"
         self._servers: dict[str, Server] = {}
         self._home: dict[str, str] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._chores = Chores()
         self._admitting: dict[str, set[asyncio.Task[Server]]] = {}
         self._closing = asyncio.Event()
 
@@ -85,17 +84,13 @@ class Dnsmasq:
         await self._remove_strays()
         for server in list(self._servers.values()):
             if not server.entries:
-                await self._owned(self._release_here(server, []))
+                await self._chores.finish(self._release_here(server, []))
             elif not server.pid:
-                self._spawn(self._restore(server))
+                self._chores.start(self._restore(server))
 
     async def close(self) -> None:
         self._closing.set()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_STOP_LIMIT)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._chores.close(patience=_STOP_LIMIT)
         for server in self._servers.values():
             process.let_go(server)
 
@@ -128,7 +123,7 @@ class Dnsmasq:
             if port_id in self._home:
                 by_network.setdefault(self._home[port_id], []).append(port_id)
         results = await asyncio.gather(
-            *(self._owned(self._release_here(self._servers[network_id], mine)) for network_id, mine in by_network.items()),
+            *(self._chores.finish(self._release_here(self._servers[network_id], mine)) for network_id, mine in by_network.items()),
             return_exceptions=True,
         )
         for result in results:
@@ -149,19 +144,9 @@ class Dnsmasq:
         digest = hashlib.sha256(f"{network_id} {self._host}".encode()).digest()
         return ":".join(f"{byte:02x}" for byte in b"\x02" + digest[:5])
 
-    # Critical sections run in tasks of our own: a cancelled caller never leaves one half done.
-
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.shield(self._spawn(work))
-
     def _admission(self, port: PortWiring, entry: Entry) -> asyncio.Task[Server]:
-        task = self._spawn(self._admit(port, entry))
+        """In a task of our own, as all critical sections are: a cancelled caller never leaves one half done."""
+        task = self._chores.own(self._admit(port, entry))
         begun = self._admitting.setdefault(entry.port_id, set())
         begun.add(task)
 
@@ -190,7 +175,7 @@ class Dnsmasq:
                     if self._config(server) != server.config or not await asyncio.to_thread(process.reachable, server):
                         await self._launch(server)
                 except (DhcpError, OSError) as error:
-                    self._spawn(self._restore(server))
+                    self._chores.start(self._restore(server))
                     raise DhcpError(f"DHCP of network {server.network_id}: {error}") from error
                 return server
 
@@ -227,7 +212,7 @@ class Dnsmasq:
                     await self._drop(server, mine)
                     await self._tear_down(server)
             except (DhcpError, OSError) as error:
-                self._spawn(self._restore(server))
+                self._chores.start(self._restore(server))
                 raise DhcpError(f"DHCP of network {server.network_id}: {error}") from error
 
     async def _withdraw(self, server: Server, ports: list[str]) -> None:
@@ -334,7 +319,7 @@ class Dnsmasq:
         process.let_go(server)
         if not self._closing.is_set():
             log.warning("dhcp.server_died", network=server.network_id)
-            self._spawn(self._restore(server))
+            self._chores.start(self._restore(server))
 
     async def _restore(self, server: Server) -> None:
         """Try until the process is what the entries ask for: there, or gone with all that belongs to it."""

@@ -21,9 +21,9 @@ import structlog
 from pileus import settings
 from pileus.errors import StartupError
 from pileus.host import privileged
+from pileus.host.chores import Chores
 from pileus.host.hypervisor import Acceleration, Capacity, FoundGuest, HypervisorError, Images
 from pileus.host.hypervisor.acceleration import Accelerator
-from pileus.host.hypervisor.chores import Chores
 from pileus.host.hypervisor.guestfolder import GuestFolder, connect_unix, cut, tail
 from pileus.host.hypervisor.launch import Boot, in_words, launch
 from pileus.host.hypervisor.machine import machine_capacity, processes_of, user_ids_in_use
