@@ -63,8 +63,7 @@ class Identity:
     async def close(self) -> None:
         if self._upkeep is not None:
             self._upkeep.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._upkeep
+            await asyncio.gather(self._upkeep, return_exceptions=True)
         self.passwords.close()
 
     async def bootstrap(self, password: str) -> Bootstrapped:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pileus.host.chores import Chores
 from pileus.host.switch import SwitchError, rows
 from pileus.host.switch.ovsdb import Change, Ovsdb, OvsdbError, OvsdbLost
 from pileus.host.switch.rows import Operation, Plugged
@@ -56,7 +57,7 @@ class Database:
         self._applied_waits: set[tuple[int, asyncio.Future[None]]] = set()
         self._queue: asyncio.Queue[_Request] = asyncio.Queue()
         self._adding: dict[str, list[_Request]] = {}
-        self._writer: asyncio.Task[None] | None = None
+        self._chores = Chores()
         self._ovsdb = Ovsdb(path, rows.COLUMNS, on_changes=self._changed, on_lost=on_lost)
 
     async def start(self, *, limit: float) -> None:
@@ -64,13 +65,10 @@ class Database:
         await self._ovsdb.start(limit=limit)
         if not self._ovsdb.rows["Open_vSwitch"]:
             await self._transact([rows.insert_root()])
-        self._writer = asyncio.create_task(self._write(), name="switch database writer")
+        self._chores.start(self._write(), "switch-database-writer")
 
     async def close(self) -> None:
-        if self._writer is not None:
-            self._writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
+        await self._chores.close(patience=0)
         await self._ovsdb.close()
 
     # --- Reading

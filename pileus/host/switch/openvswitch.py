@@ -19,6 +19,7 @@ import structlog
 from pileus import settings
 from pileus.errors import StartupError
 from pileus.host import netlink, privileged
+from pileus.host.chores import Chores
 from pileus.host.privileged import Namespace, tap_name
 from pileus.host.switch import SwitchError, SwitchPort, Tap, rows
 from pileus.host.switch.bridge import BridgeError
@@ -64,7 +65,7 @@ class OpenVSwitch:
         self._database = Database(socket, self._bridge, on_port=self._port_changed, on_lost=self._lost)
         self._up = asyncio.Event()
         self._trouble = asyncio.Event()
-        self._supervisor: asyncio.Task[None] | None = None
+        self._chores = Chores()
 
     # --- Coming and going
 
@@ -88,13 +89,10 @@ class OpenVSwitch:
         except BaseException:
             await self.close()
             raise
-        self._supervisor = asyncio.create_task(self._supervise(), name="switch supervisor")
+        self._chores.start(self._supervise(), "switch-supervisor")
 
     async def close(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._supervisor
+        await self._chores.close(patience=0)
         self._pipeline.close()
         await self._database.close()
         self._namespace.close()

@@ -7,7 +7,6 @@ column that grows with the number of ports.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
+from pileus.host.chores import Chores
 from pileus.host.switch.sockets import connect_unix
 
 Row = dict[str, Any]
@@ -56,11 +56,11 @@ class Ovsdb:
         self._on_changes, self._on_lost = on_changes, on_lost
         self._line: _Line | None = None
         self._up = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._chores = Chores()
 
     async def start(self, *, limit: float) -> None:
         """Connect; returns when the tables are read. Raises TimeoutError (and is closed) after `limit` seconds."""
-        self._task = asyncio.create_task(self._keep_connected(), name="ovsdb")
+        self._chores.start(self._keep_connected(), "ovsdb")
         try:
             await self.connected(limit)
         except BaseException:
@@ -75,11 +75,7 @@ class Ovsdb:
     async def close(self) -> None:
         """End the connection. Calls under way fail with OvsdbError."""
         self._on_lost = lambda: None
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._chores.close(patience=0)
 
     async def transact(self, operations: Sequence[Mapping[str, Any]], *, limit: float = 10.0) -> list[Any]:
         """One transaction; the results of its operations. Where there is no connection, it is waited for.
