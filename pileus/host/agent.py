@@ -144,7 +144,9 @@ class Agent:
                     break
                 except (SwitchError, OSError) as error:
                     log.warning("ports not removed, trying again", ports=len(ids), cause=str(error))
-                    await asyncio.sleep(RETRY)
+                except Exception:
+                    log.exception("ports not removed, trying again", ports=len(ids))  # the lane must not end by a mistake of ours
+                await asyncio.sleep(RETRY)
             for ids, done in batch:
                 for port_id in ids:
                     if self._leaving.get(port_id) is done:

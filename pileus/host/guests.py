@@ -182,6 +182,8 @@ class Guests:
                     return told(await self._undone(message, guest))
             except (HypervisorError, SwitchError, OSError) as error:
                 log.warning("not undone yet", server=message.server_id, cause=str(error) or type(error).__name__)
+            except Exception:
+                log.exception("not undone yet", server=message.server_id)
             if tell_at is not None and asyncio.get_running_loop().time() >= tell_at:
                 await self._bus.publish(OBSERVED, told(await self._hypervisor.power(message.server_id)))
                 tell_at = None

@@ -163,6 +163,24 @@ async def test_a_failure_is_told_before_a_switch_that_hangs_lets_it_be_undone(tm
         await cloud.nothing_left()
 
 
+async def test_the_lane_of_removals_outlives_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw must not leave a host that never removes a port again."""
+    async with cloudlet(tmp_path, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        await cloud.settled(server_id)
+        dhcp = cloud.dhcp["host-0"]
+        release, failures = dhcp.release, [KeyError("a mistake")]
+
+        async def mistaken(ports: Sequence[str]) -> None:
+            if failures:
+                raise failures.pop()
+            await release(ports)
+
+        monkeypatch.setattr(dhcp, "release", mistaken)
+        await _delete(cloud, [server_id])
+        assert not failures
+
+
 @both
 async def test_started_again_while_its_ports_still_go(tmp_path: Path, signal: Signal) -> None:
     """SHUTOFF is shown at once, its ports take longer: a start waits for them, and its own are not removed under it."""

@@ -173,7 +173,11 @@ class Rig:
                 raise AssertionError(f"server {server_id} is in ERROR: {server['fault']['message']}")
             return server if server["status"] == status and server["OS-EXT-STS:task_state"] is None else None
 
-        found = until(so, limit)
+        try:
+            found = until(so, limit)
+        except AssertionError as error:
+            story = self.call("GET", f"/pileus/v1/servers/{server_id}/timeline")
+            raise AssertionError(f"not {status}: {error}\n{story}\n{self.said()[-4000:]}") from None
         assert found is not None
         return found
 
