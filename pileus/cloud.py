@@ -127,7 +127,6 @@ class Cloud:
         await self._run(network)
         watch = HostWatch(compute, scheduler)
         await self._run(watch)
-        await self._run(Worker(compute, scheduler, exclusive=True))
         await self._serve(listener, identity, placement, images, network, compute)
         if self.choice.hypervisor == "qemu":
             self.hosts = [real_host(settings, self.state, self.bus, images)]
@@ -139,6 +138,8 @@ class Cloud:
             await watch.heard([host.name for host in self.hosts], HEARD_LIMIT)
         except TimeoutError:
             raise StartupError(f"not all of {len(self.hosts)} hosts were heard of within {HEARD_LIMIT:.0f} s") from None
+        # Only now: what was under way when we were ended would fail on hosts that seem down because nobody has heard of them since.
+        await self._run(Worker(compute, scheduler, exclusive=True))
 
     async def _run(self, part: Part) -> None:
         """Start a part; all are closed in reverse order."""

@@ -107,9 +107,13 @@ def due_of(tx: Tx, server_id: str) -> list[str]:
     return list(tx.execute(_DUE_OF, {"server": server_id, "now": time.time()}).scalars())
 
 
-def free_all(tx: Tx) -> None:
-    """At the start of a process that is the only one: nobody computes anything."""
+def begin_anew(tx: Tx) -> None:
+    """At the start of a process that is the only one: nobody computes anything, and what is open gets its whole time again, of
+    which nobody knows how much passed while no process was there."""
     tx.execute(update(servers).where(servers.c.lease_until > 0).values(lease_until=0.0))
+    whole = actions.c.deadline - actions.c.started_at
+    now = time.time()
+    tx.execute(update(actions).where(actions.c.state.in_(OPEN)).values(deadline=now + whole, due_at=now))
 
 
 def change(tx: Tx, action: Mapping[str, Any], *, within: tuple[str, ...] = OPEN, **values: Any) -> bool:

@@ -47,7 +47,7 @@ class Worker:
 
     async def start(self) -> None:
         if self._exclusive:
-            await self._compute.store.write(actions.free_all)
+            await self._compute.store.write(actions.begin_anew)
         bus = self._compute.bus
         self._subscriptions = [
             bus.subscribe(ACTIONS, ActionHint, self._hinted, queue="workers"),
