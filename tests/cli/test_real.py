@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pileus import tinyguest
+from pileus.cli.demo.cloud import chunks
 from pileus.cli.demo.leftovers import count, processes
-from pileus.cli.demo.run import chunks
 from pileus.hosts import missing_for_real
 from pileus.settings import Settings
 from tests.cli.conftest import Cloud, pileus, running
