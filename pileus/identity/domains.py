@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import delete, select, update
 
 from pileus.errors import Conflict, Forbidden, NotFound
+from pileus.identity.listing import listed
 from pileus.identity.tables import assignments, domains, projects
-from pileus.store import Tx, paging
+from pileus.store import Tx
 from pileus.store.paging import Page
 from pileus.store.sql import Row, first, insert_new, rows
 
@@ -34,8 +35,7 @@ def show(tx: Tx, domain_id: str) -> Row:
 
 def index(tx: Tx, page: Page, filters: Mapping[str, Any]) -> list[Row]:
     """`filters`: name, enabled; None means any."""
-    statement = select(domains).where(*[domains.c[key] == value for key, value in filters.items() if value is not None])
-    return paging.fetch(tx, statement, page, id_column=domains.c.id, sortable={"name": domains.c.name, "id": domains.c.id})
+    return listed(tx, domains, page, filters)
 
 
 def of_user(tx: Tx, user_id: str) -> list[Row]:

@@ -10,8 +10,9 @@ from sqlalchemy import delete, exists, select, update
 
 from pileus.errors import BadRequest, Conflict, Forbidden, NotFound
 from pileus.identity import domains, tables
+from pileus.identity.listing import listed
 from pileus.identity.tables import assignments, projects
-from pileus.store import Tx, paging
+from pileus.store import Tx
 from pileus.store.paging import Page
 from pileus.store.sql import Row, first, insert_new, rows
 
@@ -51,8 +52,7 @@ def show(tx: Tx, project_id: str) -> Row:
 
 def index(tx: Tx, page: Page, filters: Mapping[str, Any]) -> list[Row]:
     """`filters`: name, domain_id, parent_id, enabled; None means any."""
-    statement = select(projects).where(*[projects.c[key] == value for key, value in filters.items() if value is not None])
-    return paging.fetch(tx, statement, page, id_column=projects.c.id, sortable={"name": projects.c.name, "id": projects.c.id})
+    return listed(tx, projects, page, filters)
 
 
 def of_user(tx: Tx, user_id: str, *, enabled_only: bool) -> list[Row]:

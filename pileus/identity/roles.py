@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import delete, select, update
 
 from pileus.errors import Conflict, Forbidden, NotFound
+from pileus.identity.listing import listed
 from pileus.identity.tables import implications, roles
-from pileus.store import Tx, paging
+from pileus.store import Tx
 from pileus.store.paging import Page
 from pileus.store.sql import Row, first, insert_new, rows
 
@@ -37,10 +38,7 @@ def show(tx: Tx, role_id: str) -> Row:
 
 
 def index(tx: Tx, page: Page, name: str | None) -> list[Row]:
-    statement = select(roles)
-    if name is not None:
-        statement = statement.where(roles.c.name == name)
-    return paging.fetch(tx, statement, page, id_column=roles.c.id, sortable={"name": roles.c.name, "id": roles.c.id})
+    return listed(tx, roles, page, {"name": name})
 
 
 def change(tx: Tx, role_id: str, values: Mapping[str, Any], extra: Mapping[str, Any]) -> Row:

@@ -10,8 +10,9 @@ from sqlalchemy import delete, select, update
 
 from pileus.errors import BadRequest, Conflict, Forbidden, NotFound
 from pileus.identity import domains
+from pileus.identity.listing import listed
 from pileus.identity.tables import users
-from pileus.store import Tx, paging
+from pileus.store import Tx
 from pileus.store.paging import Page
 from pileus.store.sql import Row, first, insert_new
 
@@ -42,8 +43,7 @@ def by_name(tx: Tx, domain_id: str, name: str) -> Row | None:
 
 def index(tx: Tx, page: Page, filters: Mapping[str, Any]) -> list[Row]:
     """`filters`: name, domain_id, enabled; None means any."""
-    statement = select(users).where(*[users.c[key] == value for key, value in filters.items() if value is not None])
-    return paging.fetch(tx, statement, page, id_column=users.c.id, sortable={"name": users.c.name, "id": users.c.id})
+    return listed(tx, users, page, filters)
 
 
 def change(tx: Tx, user_id: str, values: Mapping[str, Any], extra: Mapping[str, Any]) -> Row:
