@@ -61,10 +61,10 @@ async def test_lost(tmp_path: Path, signal: Signal, subject: str) -> None:
 @both
 @pytest.mark.parametrize("fate", [doubling, disordering(1), disordering(2)], ids=["doubled", "disordered-1", "disordered-2"])
 async def test_doubled_late_and_lost(tmp_path: Path, signal: Signal, fate: Fate) -> None:
-    patient = settings(signal, compute={"vif_plugging_timeout": 20.0})
+    patient = settings(signal, compute={"vif_plugging_timeout": 60.0})
     async with cloudlet(tmp_path, patient, fate=fate) as cloud:
         ids = await cloud.create(count=10)
-        assert [(await cloud.settled(server_id))["vm_state"] for server_id in ids] == ["active"] * 10
+        assert [(await cloud.settled(server_id, 60))["vm_state"] for server_id in ids] == ["active"] * 10
         running = [server_id for name in cloud.names for server_id in cloud.guests[name].guests]
         assert sorted(running) == sorted(ids)
         await _delete(cloud, ids)
