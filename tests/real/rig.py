@@ -287,7 +287,8 @@ class Rig:
 
 @contextmanager
 def rig(settings: Mapping[str, str] | None = None, *, started: bool = True, prepare: Callable[[Path], None] | None = None) -> Iterator[Rig]:
-    """A cloud of one's own in a folder with a short path (Open vSwitch's sockets allow no long ones)."""
+    """A cloud of one's own in a folder with a short path (Open vSwitch's sockets allow no long ones). What `prepare` mounts in it
+    is unmounted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
     folder.chmod(0o755)
     try:
@@ -301,7 +302,10 @@ def rig(settings: Mapping[str, str] | None = None, *, started: bool = True, prep
         finally:
             made.close()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for place in reversed([place for place in mounted if place.startswith(f"{folder}/")]):
+            subprocess.run(["umount", place], check=True)
+        shutil.rmtree(folder)
 
 
 def ended_with(arguments: Sequence[str], settings: Mapping[str, str] | None = None) -> tuple[int, str]:
