@@ -119,7 +119,9 @@ class Agent:
         try:
             await self._switch.wire(port)
             await self._dhcp.ensure(port)
-        except (SwitchError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, (SwitchError, OSError)):
+                log.exception("port not wired", port=port.port_id)  # a mistake of ours must not leave a guest waiting for its limit
             if port.port_id not in self.levels and self._wirings.get(port.port_id) is port:
                 del self._wirings[port.port_id]
             self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "failed", str(error)))
