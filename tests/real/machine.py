@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -101,10 +103,22 @@ class Machine:
 
     def everything_left(self) -> list[str]:
         """What is left on the machine after the cloud was taken down with its guests."""
+        left = [f"process {pid}: {_words(pid)}" for pid in self.processes_left()]
+        return left + [f"namespace {name}" for name in self.namespaces_left()]
+
+    def processes_left(self) -> list[int]:
         servers = self.guest_folders() if (self.state / "guests").is_dir() else []
-        left = [f"process {pid}: {_words(pid)}" for word in (str(self.state), *servers) for pid in pids_with(word)]
-        left += [f"namespace {self.namespace}"] if self.namespace in _namespaces() else []
-        return left + [f"namespace {name}" for name in self.dhcp_namespaces()]
+        return sorted({pid for word in (str(self.state), *servers) for pid in pids_with(word)})
+
+    def namespaces_left(self) -> list[str]:
+        return [name for name in _namespaces() if name == self.namespace] + self.dhcp_namespaces()
+
+    def force_away(self) -> None:
+        """So that a test that fails burdens no other."""
+        for pid in self.processes_left():
+            os.kill(pid, signal.SIGKILL)
+        for name in self.namespaces_left():
+            _run("ip", "netns", "delete", name)
 
 
 def _words(pid: int) -> str:

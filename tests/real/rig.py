@@ -20,7 +20,7 @@ import httpx
 
 from pileus import tinyguest
 from tests.real.console import Console
-from tests.real.machine import Machine, pids_with
+from tests.real.machine import Machine
 
 T = TypeVar("T")
 
@@ -109,8 +109,7 @@ class Rig:
             check=False,
         )
         left = self.machine.everything_left()
-        for pid in pids_with(str(self.state)):
-            os.kill(pid, signal.SIGKILL)
+        self.machine.force_away()
         assert (done.returncode, left) == (0, []), f"left: {left}\n{done.stdout}{done.stderr}\n{self.log.read_text()[-4000:]}"
 
     def _signed_in(self) -> bool:
