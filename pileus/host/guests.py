@@ -17,7 +17,7 @@ from pileus.bus import Bus
 from pileus.host.agent import Agent
 from pileus.host.builder import Builder
 from pileus.host.hypervisor import Hypervisor, HypervisorError
-from pileus.host.steps import StepFailed, do
+from pileus.host.steps import StepFailed, do, first_of
 from pileus.host.switch import SwitchError
 from pileus.messages import OBSERVED, Desired, GuestNow, GuestSpec, Observed, PortWiring, PowerState
 from pileus.settings import Compute
@@ -46,6 +46,8 @@ class Guest:
     last: Observed | None = None
     ended: tuple[PowerState, str] | None = None
     """It ended by itself while a task worked on it: how, and why. Told when the task has told its own."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with `ended`: nobody need wait any longer for what such a guest waits for."""
     ports: dict[str, PortWiring] = field(default_factory=dict)
 
 
@@ -206,7 +208,14 @@ class Guests:
         if spec is None:
             raise StepFailed("sent", "the host was not told what to build")
         guest.spec, guest.ports, guest.ended = spec, {port.port_id: port for port in spec.ports}, None
-        await self._builder.build(message, spec, stamps)
+        guest.news.clear()
+        try:
+            async with asyncio.TaskGroup() as watched:
+                death = watched.create_task(_death_of(guest))
+                await self._builder.build(message, spec, stamps)
+                death.cancel()
+        except BaseExceptionGroup as several:
+            raise first_of(several) from None
         return "running"
 
     async def _rebuild(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
@@ -252,6 +261,7 @@ class Guests:
             return
         if guest.task is not None:
             guest.ended = (power, cause)  # the task under way fails by it, or tells of it afterwards
+            guest.news.set()
             return
         task = asyncio.create_task(self._ended(server_id, guest, power, cause), name=f"guest-ended-{server_id}")
         self._notices.add(task)
@@ -262,3 +272,9 @@ class Guests:
         guest.last = Observed(server_id, self._host, guest.reached, power, cause=cause)
         await self._bus.publish(OBSERVED, guest.last)
         await self._agent.remove(list(guest.ports.values()))
+
+
+async def _death_of(guest: Guest) -> None:
+    """A guest that dies while it waits, paused, for its network fails its boot then, and not when that wait is over."""
+    await guest.news.wait()
+    raise StepFailed("paused", f"the guest died while it waited: {guest.ended[1] if guest.ended else 'no cause known'}")

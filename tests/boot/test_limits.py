@@ -75,6 +75,20 @@ async def test_local_signal_wires_though_nobody_shall_wait_and_never_starts_with
         assert "wired failed on host host-0: flow table is full" in (await cloud.settled(bad))["fault"]["message"]
 
 
+@pytest.mark.parametrize("signal", ["local", "callback"])
+async def test_a_guest_that_dies_while_it_waits_is_not_waited_for(tmp_path: Path, signal: str) -> None:
+    chosen = settings(signal, compute={"vif_plugging_timeout": 60.0}, simulated={"wire": 60.0})
+    async with cloudlet(tmp_path, chosen, hosts=1) as cloud:
+        hypervisor = cloud.hosts["host-0"].parts.hypervisor
+        assert isinstance(hypervisor, SimulatedHypervisor)
+        [server_id] = await cloud.create()
+        await cloud.until(lambda: server_id in hypervisor.world.guests)
+        hypervisor.kill(server_id)
+        server = await cloud.settled(server_id, 2)
+        assert server["fault"]["message"].startswith("paused failed on host host-0: the guest died while it waited: the guest's process")
+        await cloud.nothing_left()
+
+
 async def test_a_stop_past_its_limit_says_so_and_the_server_is_as_before(tmp_path: Path) -> None:
     limits = {"action_limit": SHORT, "shutdown_timeout": 0.0}
     async with cloudlet(tmp_path, settings(compute=limits, simulated={"stop": 0.5}), hosts=1) as cloud:
