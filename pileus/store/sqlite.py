@@ -100,14 +100,15 @@ class SqliteStore:
 
     def _read_loop(self) -> None:
         with self._engine.connect() as connection:
+            control = _control(connection)
             while (job := self._reads.get()) is not None:
                 outcome: tuple[_Job, Any, BaseException | None]
                 try:
-                    connection.exec_driver_sql("BEGIN")
+                    control("BEGIN")
                     try:
                         outcome = (job, job.fn(connection), None)
                     finally:
-                        connection.exec_driver_sql("ROLLBACK")
+                        control("ROLLBACK")
                 except Exception as error:
                     outcome = (job, None, error)
                 _settle([outcome])
@@ -135,21 +136,22 @@ class SqliteStore:
     def _commit(self, connection: Connection, group: list[_Job]) -> list[tuple[_Job, Any, BaseException | None]]:
         """Run each job in its own savepoint and commit them together; what each came to."""
         outcomes: list[tuple[_Job, Any, BaseException | None]] = []
+        control = _control(connection)
         try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            control("BEGIN IMMEDIATE")
             for job in group:
-                connection.exec_driver_sql("SAVEPOINT job")
+                control("SAVEPOINT job")
                 try:
                     outcomes.append((job, job.fn(connection), None))
-                    connection.exec_driver_sql("RELEASE job")
+                    control("RELEASE job")
                 except Exception as error:
-                    connection.exec_driver_sql("ROLLBACK TO job")
-                    connection.exec_driver_sql("RELEASE job")
+                    control("ROLLBACK TO job")
+                    control("RELEASE job")
                     outcomes.append((job, None, error))
-            connection.exec_driver_sql("COMMIT")
+            control("COMMIT")
         except Exception as error:
             with contextlib.suppress(Exception):
-                connection.exec_driver_sql("ROLLBACK")
+                control("ROLLBACK")
             unavailable = Unavailable(f"the database could not commit: {getattr(error, 'orig', error)}")
             return [(job, None, unavailable) for job in group]
         return outcomes
@@ -161,6 +163,14 @@ def _keep_from_others(path: Path) -> None:
     for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         with contextlib.suppress(FileNotFoundError):
             file.chmod(0o600)
+
+
+def _control(connection: Connection) -> Callable[[str], object]:
+    """BEGIN, COMMIT and their like go straight to the driver: they are half of all statements, and SQLAlchemy has no part in them."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    execute: Callable[[str], object] = driver.execute
+    return execute
 
 
 def _pragmas(connection: Any, _record: Any) -> None:
