@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import BigInteger, bindparam, delete, or_, select, update
 
 from pileus.compute.tables import quotas, usage
 from pileus.errors import BadRequest, QuotaExceeded
@@ -16,12 +16,19 @@ from pileus.store.sql import first, insert_new, upsert
 RESOURCES = ("instances", "cores", "ram", "key_pairs", "metadata_items")
 COUNTED = ("instances", "cores", "ram")
 
+_NO_LIMIT = 2**62
+_LIMITS = select(quotas.c.resource, quotas.c.value).where(quotas.c.project_id == bindparam("project"))
+_ASKED = {name: bindparam(f"ask_{name}", type_=BigInteger) for name in COUNTED}
+# Nothing asked of a resource is never too much of it, however far a lowered limit is passed.
+_FITS = [or_(_ASKED[n] == 0, usage.c[n] + _ASKED[n] <= bindparam(f"top_{n}", type_=BigInteger)) for n in COUNTED]
+_TAKE = (
+    update(usage).where(usage.c.project_id == bindparam("project"), *_FITS).values({usage.c[n]: usage.c[n] + _ASKED[n] for n in COUNTED})
+)
+
 
 def limits(tx: Tx, defaults: Quota, project_id: str) -> dict[str, int]:
     """Every limit of a project; -1: none."""
-    own = {
-        row.resource: row.value for row in tx.execute(select(quotas.c.resource, quotas.c.value).where(quotas.c.project_id == project_id))
-    }
+    own = {row.resource: row.value for row in tx.execute(_LIMITS, {"project": project_id})}
     return {name: own.get(name, getattr(defaults, name)) for name in RESOURCES}
 
 
@@ -54,12 +61,12 @@ def take(tx: Tx, defaults: Quota, project_id: str, *, instances: int, cores: int
     """Count new servers in. Raises QuotaExceeded, in Nova's words, and counts nothing."""
     asked = {"instances": instances, "cores": cores, "ram": ram}
     allowed = limits(tx, defaults, project_id)
-    insert_new(tx, usage, {"project_id": project_id, "instances": 0, "cores": 0, "ram": 0})
-    guards = [usage.c[name] + asked[name] <= allowed[name] for name in COUNTED if allowed[name] >= 0 and asked[name] > 0]
-    done = tx.execute(
-        update(usage).where(usage.c.project_id == project_id, *guards).values({name: usage.c[name] + asked[name] for name in COUNTED})
-    )
-    if done.rowcount == 1:
+    tops = {name: allowed[name] if allowed[name] >= 0 else _NO_LIMIT for name in COUNTED}
+    given = {"project": project_id} | {f"ask_{name}": asked[name] for name in COUNTED} | {f"top_{name}": tops[name] for name in COUNTED}
+    if tx.execute(_TAKE, given).rowcount == 1:
+        return
+    nothing = {"project_id": project_id} | dict.fromkeys(COUNTED, 0)
+    if insert_new(tx, usage, nothing) and tx.execute(_TAKE, given).rowcount == 1:
         return
     now = used(tx, project_id)
     over = [name for name in COUNTED if 0 <= allowed[name] < now[name] + asked[name]]
