@@ -28,10 +28,10 @@ from pileus.http.microversions import Microversions
 MICROVERSIONS = Microversions("compute", versions.FIRST, versions.LAST, legacy="X-OpenStack-Nova-API-Version")
 
 RESOURCES = (
+    servers,  # what clients ask for again and again stands first: routes are tried in order
     versions,
     flavors,
     keypairs,
-    servers,
     server_actions,
     server_metadata,
     addresses,
