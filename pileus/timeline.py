@@ -26,7 +26,7 @@ STEPS: dict[str, StepKind] = {
         StepKind(
             "addressed", ("claimed", "queued"), "network", "ports and addresses were given and bound to the host", "compute.network_limit"
         ),
-        StepKind("sent", ("addressed", "claimed", "queued"), "worker", "the image was resolved and the host was told"),
+        StepKind("sent", ("addressed", "claimed", "queued"), "worker", "what the host must know was gathered, and it was told"),
         StepKind("image", ("sent",), "host", "the image was made ready on the host", "compute.image_limit"),
         StepKind("plugged", ("sent",), "host", "TAP and switch port were made", "compute.plug_limit"),
         StepKind("paused", ("image",), "host", "the guest process was started, paused", "compute.start_limit"),

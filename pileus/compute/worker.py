@@ -23,7 +23,8 @@ from pileus.store.sql import Row
 
 log = structlog.get_logger(__name__)
 
-LEASE = 120.0
+LANE_WAIT = 10.0
+"""Seconds that an action waits for its turn with its lease in hand; then it gives it back and is due as before."""
 SWEEP = 0.5
 """Seconds between looks for what is due: the most that a lost hint costs."""
 BATCH = 256
@@ -38,6 +39,9 @@ class Worker:
         self._compute = compute
         self._steps = Steps(compute, scheduler)
         self._exclusive = exclusive
+        limits = compute.settings.compute
+        # Longer than its steps can take, all limits reached: a lease that ran out would let a delete overtake a claim.
+        self._lease = LANE_WAIT + 2 * (limits.schedule_limit + 4 * limits.network_limit)
         self._closing = False
         self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -116,18 +120,25 @@ class Worker:
 
     async def _run(self, action_id: str) -> None:
         try:
-            taken = await self._compute.store.write(actions.take, action_id, LEASE)
+            taken = await self._compute.store.write(actions.take, action_id, self._lease)
             if taken is None:
                 return
             action, server = taken
             verb = VERBS[action["name"]]
+            lane = self._lanes[verb.name == "delete"]
             freed = False
             try:
-                async with self._lanes[verb.name == "delete"]:
+                async with asyncio.timeout(LANE_WAIT):
+                    await lane.acquire()
+                try:
                     freed = await self._compute_steps(verb, action, server)
+                finally:
+                    lane.release()
             finally:
                 if not freed:
                     self._launch_all(await asyncio.shield(self._compute.store.write(actions.free, server["id"])))
+        except TimeoutError:
+            log.warning("no turn for an action; the sweep tries it again", action=action_id)
         except Exception:
             log.exception("action failed; the sweep tries it again", action=action_id)
 

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 WIRERS = 16
 """Ports wired at once; the switch joins what comes together."""
-RETRY = 1.0
+RETRY, LAST_RETRY = 1.0, 30.0
 
 
 class WireError(Exception):
@@ -139,6 +139,7 @@ class Agent:
             while not self._removals.empty():
                 batch.append(self._removals.get_nowait())
             ids = [port_id for ids, _ in batch for port_id in ids]
+            pause = RETRY
             while True:
                 try:
                     await self._dhcp.release(ids)
@@ -148,7 +149,8 @@ class Agent:
                     log.warning("ports not removed, trying again", ports=len(ids), cause=str(error))
                 except Exception:
                     log.exception("ports not removed, trying again", ports=len(ids))  # the lane must not end by a mistake of ours
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LAST_RETRY)
             for ids, done in batch:
                 for port_id in ids:
                     if self._leaving.get(port_id) is done:

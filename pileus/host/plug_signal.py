@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pileus.bus import Bus, BusError
 from pileus.host.agent import Agent, WireError
@@ -17,6 +17,10 @@ from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, Readine
 
 FIRST_LOOK = 1.0
 """Seconds without a word after which the level is read; then after twice as long, and so on, and once more at the end."""
+
+
+Heard = Literal["wired", "failed", "nothing"]
+Level = Literal["wired", "failed", "not yet", "unknown"]
 
 
 class PlugFailed(Exception):
@@ -100,42 +104,45 @@ class CallbackSignal:
     async def ready(self, server_id: str, ports: Sequence[PortWiring], limit: float) -> dict[str, float]:
         wait = self._waits.get(server_id) or _Wait({port.port_id for port in ports})
         self._waits[server_id] = wait
+        if not ports:
+            return {}
         ends, patience = time.monotonic() + limit, FIRST_LOOK
         while True:
             left = ends - time.monotonic()
-            try:
-                async with asyncio.timeout(min(patience, left)):
-                    await self._heard_all(wait)
-                break
-            except TimeoutError:
-                if await self._level_is_there(ports):
-                    break
-                if patience >= left:
-                    raise
-            patience *= 2
-        return {"signalled": time.time()} if ports else {}
+            heard = await self._heard(wait, min(patience, left))
+            level = await self._level(ports)
+            if level == "wired" or (level == "unknown" and heard == "wired"):
+                return {"signalled": time.time()}
+            if "failed" in (level, heard if level == "unknown" else ""):
+                raise PlugFailed("signalled", f"network-vif-failed: port {wait.failed or ports[0].port_id} could not be wired")
+            if heard != "nothing":  # the word was an older binding's
+                wait.missing, wait.failed = {port.port_id for port in ports}, ""
+            elif patience >= left:
+                raise TimeoutError
+            else:
+                patience *= 2
 
     def forget(self, server_id: str) -> None:
         self._waits.pop(server_id, None)
 
-    async def _heard_all(self, wait: _Wait) -> None:
-        while wait.missing:
-            if wait.failed:
-                raise PlugFailed("signalled", f"the network service reported network-vif-failed for port {wait.failed}")
-            wait.change.clear()
-            await wait.change.wait()
+    async def _heard(self, wait: _Wait, limit: float) -> Heard:
+        try:
+            async with asyncio.timeout(limit):
+                while wait.missing and not wait.failed:
+                    wait.change.clear()
+                    await wait.change.wait()
+        except TimeoutError:
+            return "nothing"
+        return "failed" if wait.failed else "wired"
 
-    async def _level_is_there(self, ports: Sequence[PortWiring]) -> bool:
-        """A lost event must not kill a guest, and a restarted host must not wait for one that came before (law 1).
-
-        Raises PlugFailed where a port has failed: that word may have been lost, too.
-        """
+    async def _level(self, ports: Sequence[PortWiring]) -> Level:
+        """What the ports are at the generation that we were given. An event says no generation, and may be lost: it is the hint to
+        look, and nobody gives up without looking (law 1). Unknown where nobody answers: then the event is believed, as in Nova."""
         question = ReadinessRequest([port.port_id for port in ports])
         try:
             answer = await self._bus.request(READINESS, question, Readiness, timeout=self._question_limit)
         except BusError:
-            return False
-        for port in ports:
-            if answer.failed.get(port.port_id, 0) >= port.generation:
-                raise PlugFailed("signalled", f"the network service says that port {port.port_id} failed")
-        return all(answer.wired.get(port.port_id, 0) >= port.generation for port in ports)
+            return "unknown"
+        if any(answer.failed.get(port.port_id, 0) >= port.generation for port in ports):
+            return "failed"
+        return "wired" if all(answer.wired.get(port.port_id, 0) >= port.generation for port in ports) else "not yet"

@@ -305,7 +305,11 @@ class _Answering:
 
     async def __call__(self, message: Any) -> None:
         self.started = True
-        await self._send(message)
+        try:
+            async with asyncio.timeout(BODY_LIMIT):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientDisconnect from None  # it does not read what it asked for
 
 
 async def _start(answering: _Answering, status: int, headers: Mapping[str, str]) -> None:

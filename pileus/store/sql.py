@@ -38,14 +38,14 @@ def upsert(tx: Tx, table: Table, keys: Mapping[str, Any], values: Mapping[str, A
     tx.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=dict(values)))
 
 
-def rows(tx: Tx, statement: Executable, **values: Any) -> list[Row]:
+def rows(tx: Tx, statement: Executable, /, **values: Any) -> list[Row]:
     """All rows. `values` for the statement's bind parameters: a hot statement is built once (that is half of its cost)."""
     result = tx.execute(statement, values)
     names = list(result.keys())
     return [dict(zip(names, row, strict=True)) for row in result]
 
 
-def first(tx: Tx, statement: Executable, **values: Any) -> Row | None:
+def first(tx: Tx, statement: Executable, /, **values: Any) -> Row | None:
     result = tx.execute(statement, values)
     row = result.first()
     return None if row is None else dict(zip(result.keys(), row, strict=True))

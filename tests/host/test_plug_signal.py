@@ -171,3 +171,22 @@ async def test_callback_events_of_others_are_not_taken() -> None:
         await signal.event(event)
     with pytest.raises(TimeoutError):
         await signal.ready(SERVER, [port("a")], 0.05)
+
+
+@pytest.mark.parametrize("word", [("network-vif-plugged", "completed"), ("network-vif-failed", "failed")])
+async def test_callback_a_word_about_an_older_binding_is_not_believed(bus: InProcessBus, word: tuple[str, str]) -> None:
+    wired = {"a": 1}
+
+    async def answer(request: ReadinessRequest) -> Readiness:
+        return Readiness(dict(wired), {"a": 1})
+
+    bus.serve(READINESS, ReadinessRequest, answer)
+    signal = CallbackSignal(bus, question_limit=1.0)
+    signal.expect(SERVER, [port("a", 2)])
+    await signal.event(HostEvent(SERVER, word[0], word[1], "a"))
+    waiting = asyncio.create_task(signal.ready(SERVER, [port("a", 2)], 5))
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    wired["a"] = 2
+    await signal.event(HostEvent(SERVER, "network-vif-plugged", "completed", "a"))
+    assert "signalled" in await waiting
