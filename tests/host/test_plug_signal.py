@@ -154,7 +154,7 @@ async def test_callback_finds_a_failure_whose_event_was_lost(bus: InProcessBus, 
     monkeypatch.setattr(plug_signal, "FIRST_LOOK", 0.02)
     bus.serve(READINESS, ReadinessRequest, answer)
     signal = CallbackSignal(bus, question_limit=1.0)
-    with pytest.raises(PlugFailed, match="port a failed"):
+    with pytest.raises(PlugFailed, match="port a could not be wired"):
         await signal.ready(SERVER, [port("a", 3)], 60)
     with pytest.raises(TimeoutError):
         await signal.ready(SERVER, [port("a", 4)], 0.05)  # that failure is an older binding's
