@@ -54,11 +54,17 @@ def test_a_cloud_that_does_not_start_is_explained(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def hearing_interrupts() -> None:
+    """A shell lets what it runs in the background ignore Ctrl-C, and so would the demo that we start there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
     slow = environment(TMPDIR=str(tmp_path), PILEUS_SIMULATED__WIRE="60")
     command = [sys.executable, "-m", "pileus", "demo", "--hypervisor", "simulated"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=slow) as demo:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=slow, preexec_fn=hearing_interrupts) as demo:
         assert demo.stdout is not None and demo.stderr is not None
         for line in demo.stdout:
             if "network demo" in line:

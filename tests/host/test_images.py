@@ -98,7 +98,9 @@ async def test_one_who_gives_up_does_not_spoil_it_for_the_others(tmp_path: Path)
     source.gate.clear()
     images = cache(tmp_path, source)
     first, second = (asyncio.create_task(images.get(reference())) for _ in range(2))
-    await source.begun.wait()
+    async with asyncio.timeout(5):
+        while not (fetch := images._fetches.get("image-1")) or fetch.waiting < 2:
+            await asyncio.sleep(0.001)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
