@@ -13,7 +13,12 @@ from typing import Any
 class Answer:
     status: int
     headers: dict[str, str]
-    body: Any
+    data: bytes
+
+    @property
+    def body(self) -> Any:
+        """The data as JSON where it is: work of a client's own, so only done when asked for."""
+        return json.loads(self.data) if self.data and "json" in self.headers.get("content-type", "") else self.data
 
 
 @dataclass
@@ -54,5 +59,4 @@ async def _read(reader: asyncio.StreamReader, method: str) -> Answer:
         await reader.readline()
     elif method != "HEAD":
         data = await reader.readexactly(int(headers.get("content-length", "0")))
-    body = json.loads(data) if data and "json" in headers.get("content-type", "") else data
-    return Answer(int(raw[0].split()[1]), headers, body)
+    return Answer(int(raw[0].split()[1]), headers, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -97,7 +98,7 @@ async def api(cloud: Up, network: str) -> list[Figure]:
     ids = await asyncio.gather(*[cloud.create(f"api-{n}", network) for n in range(100)])
     for server_id in ids:
         await cloud.active(server_id)
-    detail = [await timed(lambda: cloud.ask("GET", "/compute/v2.1/servers/detail")) for _ in range(60)]
+    detail = [await timed(lambda: cloud.client.request("GET", "/compute/v2.1/servers/detail")) for _ in range(60)]
     await asyncio.gather(*[cloud.delete(server_id) for server_id in ids])
     ports: list[str] = []
 
@@ -134,13 +135,17 @@ async def real(folder: Path) -> list[Figure]:
             # A guest of its own keeps the network's DHCP server: the figure is a boot's, not a first boot's.
             keeper = await cloud.create("keeper", network, image)
             await cloud.active(keeper)
-            pairs = []
-            for _ in range(20):
-                least = await floor.one(raw)
-                pairs.append((least, (await boots(cloud, network, 1, image))[0]))
-            figures.append(figure("raw floor of a real guest", [a * MS for a, _ in pairs], "ms", ""))
-            figures.append(figure("real: POST to ACTIVE", [b * MS for _, b in pairs], "ms", ""))
-            figures.append(figure("real guest over the floor of the same run", [b / a for a, b in pairs], "×", "≤ 1.4"))
+            floors, ours, over = [], [], []
+            # In turns of five: one switch is not yet done with what it removed when the other one's next boot begins.
+            for _ in range(6):
+                least = [await floor.one(raw) for _ in range(5)]
+                booted = await boots(cloud, network, 5, image)
+                floors += least
+                ours += booted
+                over.append(statistics.median(booted) / statistics.median(least))
+            figures.append(figure("raw floor of a real guest", [s * MS for s in floors], "ms", ""))
+            figures.append(figure("real: POST to ACTIVE", [s * MS for s in ours], "ms", ""))
+            figures.append(figure("real guest over the floor of the same run", over, "×", "≤ 1.4"))
             rates = []
             for _ in range(3):
                 raw_rate = 20 / await floor.several(raw, 20)

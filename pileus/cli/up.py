@@ -19,6 +19,9 @@ from pileus.errors import StartupError
 from pileus.hosts import missing_for_real
 from pileus.settings import Settings
 
+GARBAGE = 20_000
+"""Objects more than were freed before the collector looks: a boot makes some thousands, and few of them in circles."""
+
 
 def up(settings: Settings, origins: Mapping[str, str]) -> None:
     """Run until SIGTERM or Ctrl-C; requests under way are finished, guests go on. Raises StartupError."""
@@ -54,6 +57,7 @@ async def _run(cloud: Cloud) -> None:
     await cloud.start()
     gc.collect()
     gc.freeze()  # what is there now stays: no collection has to walk it again
+    gc.set_threshold(GARBAGE)
     try:
         print(greeting(cloud), flush=True)
         told, served = asyncio.create_task(ending.wait()), asyncio.create_task(cloud.wait())
