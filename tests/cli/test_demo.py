@@ -63,8 +63,8 @@ def hearing_interrupts() -> None:
 def test_an_interrupted_demo_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
     slow = environment(TMPDIR=str(tmp_path), PILEUS_SIMULATED__WIRE="60")
     command = [sys.executable, "-m", "pileus", "demo", "--hypervisor", "simulated"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True, env=slow, preexec_fn=hearing_interrupts) as demo:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=slow, preexec_fn=hearing_interrupts) as demo:
         assert demo.stdout is not None and demo.stderr is not None
         for line in demo.stdout:
             if "network demo" in line:
