@@ -1,0 +1,17 @@
+"""Where the real parts can be installed they must be there: then nothing is skipped, and a missing one fails the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pileus import tinyguest
+from pileus.hosts import missing_for_real
+from pileus.settings import Settings
+
+
+def test_root_on_debian_has_everything() -> None:
+    if os.geteuid() == 0 and Path("/etc/debian_version").exists() and shutil.which("apt-get"):
+        assert missing_for_real(Settings()) is None
+        assert tinyguest.find(tinyguest.default_folder()) is not None, "the tiny guest is not built: python -m pileus.tinyguest"
