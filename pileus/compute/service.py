@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pileus.bus import Bus
 from pileus.clients.image import ImageClient
@@ -43,7 +43,7 @@ class Compute:
         Raises what the image and network services raise, BadRequest for a flavor too small for the image, QuotaExceeded.
         """
         checked, _ = await asyncio.gather(self.network.check(context, requested, count=count), self._check_image(context, wanted))
-        wanted = NewServer(**{**wanted.__dict__, "nics": checked.nics})
+        wanted = replace(wanted, nics=checked.nics)
         made, ids = await self.store.write(servers.create, self.settings, context, wanted, count=count, limit=self.create_limit)
         await self.hint(ids)
         return made
