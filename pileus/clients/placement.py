@@ -38,8 +38,6 @@ class PlacementClient(Protocol):
         """All providers."""
         ...
 
-    async def picture(self, provider_id: str) -> ProviderPicture | None: ...
-
     async def claim(self, consumer: str, provider_id: str, resources: Resources, *, project_id: str, user_id: str) -> bool:
         """Take resources for a server, atomically, never over the inventory. A claim that this consumer already has there counts as
         won; one it has elsewhere is moved. False: it does not fit (and what it had elsewhere is kept)."""

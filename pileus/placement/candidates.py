@@ -18,10 +18,6 @@ def pictures(tx: Tx) -> list[ProviderPicture]:
     return _gather(tx, _looking())
 
 
-def picture(tx: Tx, provider: str) -> ProviderPicture | None:
-    return next(iter(_gather(tx, _looking().where(providers.c.id == provider))), None)
-
-
 def candidates(tx: Tx, resources: Resources, limit: int | None) -> list[ProviderPicture]:
     """Providers with room for all of it, at most `limit`. Raises BadRequest for an unknown class."""
     classes.check(tx, resources)

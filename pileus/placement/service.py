@@ -24,9 +24,6 @@ class Placement:
     async def pictures(self) -> list[ProviderPicture]:
         return await self.store.read(candidates.pictures)
 
-    async def picture(self, provider_id: str) -> ProviderPicture | None:
-        return await self.store.read(candidates.picture, provider_id)
-
     async def claim(self, consumer: str, provider_id: str, resources: Resources, *, project_id: str, user_id: str) -> bool:
         """False as well where the provider is gone."""
         try:

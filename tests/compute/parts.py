@@ -100,9 +100,6 @@ class Placements:
     async def pictures(self) -> list[ProviderPicture]:
         return []
 
-    async def picture(self, provider_id: str) -> ProviderPicture | None:
-        return None
-
     async def claim(self, consumer: str, provider_id: str, resources: Resources, *, project_id: str, user_id: str) -> bool:
         return True
 
