@@ -124,7 +124,13 @@ async def test_a_failure_is_everybodys_and_the_next_tries_again(tmp_path: Path) 
     source = Source()
     source.failure = NotFound("Image image-1 not found")
     images = cache(tmp_path, source)
-    results = await asyncio.gather(*(images.get(reference()) for _ in range(5)), return_exceptions=True)
+    source.gate.clear()
+    asking = asyncio.gather(*(images.get(reference()) for _ in range(5)), return_exceptions=True)
+    async with asyncio.timeout(5):
+        while not (fetch := images._fetches.get("image-1")) or fetch.waiting < 5:
+            await asyncio.sleep(0.001)
+    source.gate.set()
+    results = await asking
     assert [str(result) for result in results] == ["image image-1: Image image-1 not found"] * 5
     assert all(isinstance(result, ImageError) for result in results) and source.reads == 1
     source.failure = None
