@@ -222,6 +222,7 @@ class HostReport(msgspec.Struct, frozen=True):
 class ReadinessRequest(msgspec.Struct, frozen=True):
     """Host → compute: what level have these ports? Asked before a wait is given up."""
 
+    host: str
     port_ids: list[str]
 
 
@@ -255,26 +256,45 @@ class PortsChanged(msgspec.Struct, frozen=True):
     ports: list[PortWiring]
 
 
-DETAILS = "network.rpc.get_devices_details_list"
-LEVELS = "network.rpc.update_device_list"
-OBSERVED = "compute.observed"
-READINESS = "compute.readiness"
 ACTIONS = "compute.actions"
-HEARTBEAT = "host.heartbeat"
-REPORT = "host.report"
+
+# What hosts say and ask. Each has subjects of its own (`from_host`), so that it can speak for no other; the control plane
+# listens to all of them (`from_hosts`). Every such message names its `host`.
+DETAILS = "get_devices_details_list"
+LEVELS = "update_device_list"
+OBSERVED = "observed"
+READINESS = "readiness"
+HEARTBEAT = "heartbeat"
+REPORT = "report"
+
+
+def from_host(host: str, kind: str) -> str:
+    return f"from.{token(host)}.{kind}"
+
+
+def from_hosts(kind: str) -> str:
+    return f"from.*.{kind}"
 
 
 def desired_subject(host: str) -> str:
-    return f"host.{host}.desired"
+    return f"host.{token(host)}.desired"
 
 
 def event_subject(host: str) -> str:
-    return f"host.{host}.events"
+    return f"host.{token(host)}.events"
 
 
 def ports_subject(host: str) -> str:
-    return f"host.{host}.ports"
+    return f"host.{token(host)}.ports"
 
 
 def console_subject(host: str) -> str:
-    return f"host.{host}.console"
+    return f"host.{token(host)}.console"
+
+
+def token(host: str) -> str:
+    """A host's name as one token of a subject: a dot would part it, and the bus's wildcards would match."""
+    return host.translate(_TOKEN)
+
+
+_TOKEN = str.maketrans({sign: f"%{ord(sign):02X}" for sign in "%.*> "})

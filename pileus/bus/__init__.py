@@ -1,9 +1,16 @@
-"""The bus seam: hints and requests between the parts. Nothing on it is durable and every message may be lost, doubled or late."""
+"""The bus seam: hints and requests between the parts. Nothing on it is durable and every message may be lost, doubled or late.
+
+A subject is words joined by dots. Who listens may put `*` for one of them, as in `from.*.observed`: there the sender's name stands. A
+bus lets a sender use its own name only, and a message that comes in by such a subject must name the same sender in its `host`;
+another one is dropped and logged (`check_sender`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
+
+from pileus.messages import token
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -19,6 +26,20 @@ class NoAnswer(BusError):
 
 class RemoteError(BusError):
     """The other side refused or failed; its words."""
+
+
+class WrongSender(BusError):
+    """A message says that it is from another than the one whose subject it came by."""
+
+
+def check_sender(pattern: str, subject: str, message: object) -> None:
+    """Raises WrongSender where `pattern` has a `*` and the message's `host` is not the word that stands there."""
+    if "*" not in pattern:
+        return
+    found = next(word for sign, word in zip(pattern.split("."), subject.split("."), strict=True) if sign == "*")
+    said = token(str(getattr(message, "host", "")))
+    if said != found:
+        raise WrongSender(f"{subject}: a message that says it is from {said}")
 
 
 class Subscription(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
-from pileus.bus import BusError, M, NoAnswer, R, RemoteError
+from pileus.bus import BusError, M, NoAnswer, R, RemoteError, WrongSender, check_sender
 
 log = structlog.get_logger(__name__)
 
@@ -19,12 +19,12 @@ BUFFER = 65536
 Fate = Callable[[str, bytes], Sequence[float]]
 """For tests and the lab: the delays (s) after which copies of a message arrive. `()` loses it, `(0, 0)` doubles it."""
 
-_Item = tuple[bytes, "asyncio.Future[bytes] | None"]
+_Item = tuple[str, bytes, "asyncio.Future[bytes] | None"]
 
 
 class _Subscriber:
     def __init__(
-        self, subject: str, handler: Callable[[bytes, asyncio.Future[bytes] | None], Awaitable[None]], queue: str, concurrency: int
+        self, subject: str, handler: Callable[[str, bytes, asyncio.Future[bytes] | None], Awaitable[None]], queue: str, concurrency: int
     ) -> None:
         self.subject = subject
         self.queue = queue
@@ -53,8 +53,8 @@ class _Subscriber:
 
     async def _run(self) -> None:
         while True:
-            payload, answer = await self.buffer.get()
-            await self._handler(payload, answer)
+            subject, payload, answer = await self.buffer.get()
+            await self._handler(subject, payload, answer)
 
 
 class InProcessBus:
@@ -63,6 +63,7 @@ class InProcessBus:
     def __init__(self, fate: Fate | None = None) -> None:
         self.fate = fate
         self._subscribers: dict[str, list[_Subscriber]] = {}
+        self._patterns: list[str] = []
         self._turn = 0
 
     async def publish(self, subject: str, message: object) -> None:
@@ -79,11 +80,15 @@ class InProcessBus:
     ) -> _Subscriber:
         decoder = msgspec.msgpack.Decoder(kind)
 
-        async def handle(payload: bytes, _answer: asyncio.Future[bytes] | None) -> None:
+        async def handle(came_by: str, payload: bytes, _answer: asyncio.Future[bytes] | None) -> None:
             try:
-                await handler(decoder.decode(payload))
+                message = decoder.decode(payload)
+                check_sender(subject, came_by, message)
+                await handler(message)
+            except WrongSender as wrong:
+                log.error("message dropped", cause=str(wrong))
             except Exception:
-                log.exception("handler failed", subject=subject)
+                log.exception("handler failed", subject=came_by)
 
         return self._add(_Subscriber(subject, handle, queue, concurrency))
 
@@ -98,11 +103,16 @@ class InProcessBus:
     ) -> _Subscriber:
         decoder = msgspec.msgpack.Decoder(kind)
 
-        async def handle(payload: bytes, answer: asyncio.Future[bytes] | None) -> None:
+        async def handle(came_by: str, payload: bytes, answer: asyncio.Future[bytes] | None) -> None:
             try:
-                reply = b"+" + msgspec.msgpack.encode(await handler(decoder.decode(payload)))
+                message = decoder.decode(payload)
+                check_sender(subject, came_by, message)
+                reply = b"+" + msgspec.msgpack.encode(await handler(message))
+            except WrongSender as wrong:
+                log.error("request refused", cause=str(wrong))
+                reply = b"-" + str(wrong).encode()
             except Exception as error:
-                log.exception("request failed", subject=subject)
+                log.exception("request failed", subject=came_by)
                 reply = b"-" + str(error).encode()
             if answer is not None and not answer.done():
                 answer.set_result(reply)
@@ -110,7 +120,7 @@ class InProcessBus:
         return self._add(_Subscriber(subject, handle, queue, concurrency))
 
     async def request(self, subject: str, message: object, answer: type[R], *, timeout: float) -> R:
-        if not self._subscribers.get(subject):
+        if not self._listening(subject):
             raise NoAnswer(f"nobody answers {subject}")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._send(subject, msgspec.msgpack.encode(message), future)
@@ -133,6 +143,8 @@ class InProcessBus:
 
     def _add(self, subscriber: _Subscriber) -> _Subscriber:
         self._subscribers.setdefault(subscriber.subject, []).append(subscriber)
+        if "*" in subscriber.subject and subscriber.subject not in self._patterns:
+            self._patterns.append(subscriber.subject)
 
         def detach() -> None:
             with contextlib.suppress(ValueError):
@@ -151,8 +163,20 @@ class InProcessBus:
 
     def _deliver(self, subject: str, payload: bytes, answer: asyncio.Future[bytes] | None) -> None:
         groups: dict[str | _Subscriber, list[_Subscriber]] = {}
-        for subscriber in self._subscribers.get(subject, ()):
+        for subscriber in self._listening(subject):
             groups.setdefault(subscriber.queue or subscriber, []).append(subscriber)
         self._turn += 1
         for members in groups.values():
-            members[self._turn % len(members)].put((payload, answer))
+            members[self._turn % len(members)].put((subject, payload, answer))
+
+    def _listening(self, subject: str) -> list[_Subscriber]:
+        found = list(self._subscribers.get(subject, ()))
+        for pattern in self._patterns:
+            if _matches(pattern, subject):
+                found += self._subscribers[pattern]
+        return found
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    words, signs = subject.split("."), pattern.split(".")
+    return len(words) == len(signs) and all(sign in ("*", word) for sign, word in zip(signs, words, strict=True))

@@ -9,7 +9,7 @@ from pileus.bus import Subscription
 from pileus.compute import hosts, outcomes
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.service import Compute
-from pileus.messages import HEARTBEAT, REPORT, Desired, HostFacts, HostReport, desired_subject
+from pileus.messages import HEARTBEAT, REPORT, Desired, HostFacts, HostReport, desired_subject, from_hosts
 
 
 class HostWatch:
@@ -23,8 +23,8 @@ class HostWatch:
     async def start(self) -> None:
         bus = self._compute.bus
         self._subscriptions = [
-            bus.subscribe(HEARTBEAT, HostFacts, self.beat, queue="compute", concurrency=4),
-            bus.subscribe(REPORT, HostReport, self.report, queue="compute"),
+            bus.subscribe(from_hosts(HEARTBEAT), HostFacts, self.beat, queue="compute", concurrency=4),
+            bus.subscribe(from_hosts(REPORT), HostReport, self.report, queue="compute"),
         ]
 
     async def close(self) -> None:

@@ -18,7 +18,18 @@ from pileus.compute.lifecycle import VERBS, Failure, Verb
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.service import Compute
 from pileus.compute.steps import StepFailed, Steps
-from pileus.messages import ACTIONS, OBSERVED, READINESS, ActionHint, Desired, Observed, Readiness, ReadinessRequest, desired_subject
+from pileus.messages import (
+    ACTIONS,
+    OBSERVED,
+    READINESS,
+    ActionHint,
+    Desired,
+    Observed,
+    Readiness,
+    ReadinessRequest,
+    desired_subject,
+    from_hosts,
+)
 from pileus.store.sql import Row
 
 log = structlog.get_logger(__name__)
@@ -55,8 +66,8 @@ class Worker:
         bus = self._compute.bus
         self._subscriptions = [
             bus.subscribe(ACTIONS, ActionHint, self._hinted, queue="workers"),
-            bus.subscribe(OBSERVED, Observed, self.observed, queue="workers", concurrency=BUILDERS),
-            bus.serve(READINESS, ReadinessRequest, self._readiness, queue="workers", concurrency=8),
+            bus.subscribe(from_hosts(OBSERVED), Observed, self.observed, queue="workers", concurrency=BUILDERS),
+            bus.serve(from_hosts(READINESS), ReadinessRequest, self._readiness, queue="workers", concurrency=8),
         ]
         self._sweeper = asyncio.create_task(self._sweep(), name="due-sweep")
 

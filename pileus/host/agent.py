@@ -14,7 +14,7 @@ from pileus.host.chores import Chores
 from pileus.host.dhcp import Dhcp
 from pileus.host.reporter import PAUSE, Reporter, growing_limits
 from pileus.host.switch import Switch, SwitchError
-from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, PortLevel, PortsChanged, PortWiring
+from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, PortLevel, PortsChanged, PortWiring, from_host
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
@@ -213,7 +213,7 @@ class Agent:
         question = DeviceDetailsRequest(self._host, ids)
         for limit in growing_limits(self._settings.rpc_timeout):
             try:
-                answer = await self._bus.request(DETAILS, question, DeviceDetails, timeout=limit)
+                answer = await self._bus.request(from_host(self._host, DETAILS), question, DeviceDetails, timeout=limit)
                 return {port.port_id: port for port in answer.ports}
             except BusError as error:
                 if not patient:

@@ -19,7 +19,7 @@ from pileus.host.builder import Builder
 from pileus.host.hypervisor import Hypervisor, HypervisorError
 from pileus.host.steps import StepFailed, do, first_of
 from pileus.host.switch import SwitchError
-from pileus.messages import OBSERVED, Desired, GuestNow, GuestSpec, Observed, PortWiring, PowerState
+from pileus.messages import OBSERVED, Desired, GuestNow, GuestSpec, Observed, PortWiring, PowerState, from_host
 from pileus.settings import Compute
 
 log = structlog.get_logger(__name__)
@@ -136,7 +136,7 @@ class Guests:
         if message.generation < max(guest.reached, guest.working) or message.generation == guest.working:
             return
         if message.generation == guest.reached and guest.last is not None:
-            await self._bus.publish(OBSERVED, guest.last)
+            await self._bus.publish(from_host(self._host, OBSERVED), guest.last)
             return
         before = guest.task
         guest.working = message.generation
@@ -166,7 +166,7 @@ class Guests:
                 self._tombstones.popitem(last=False)
         elif message.action not in MADE_ANEW:
             await self._hypervisor.set_generation(message.server_id, message.generation)
-        await self._bus.publish(OBSERVED, observed)
+        await self._bus.publish(from_host(self._host, OBSERVED), observed)
         if guest.ended is not None and observed.power in ("running", "paused"):
             self._exited(message.server_id, *guest.ended)
 
@@ -187,7 +187,7 @@ class Guests:
             except Exception:
                 log.exception("not undone yet", server=message.server_id)
             if tell_at is not None and asyncio.get_running_loop().time() >= tell_at:
-                await self._bus.publish(OBSERVED, told(await self._hypervisor.power(message.server_id)))
+                await self._bus.publish(from_host(self._host, OBSERVED), told(await self._hypervisor.power(message.server_id)))
                 tell_at = None
             await asyncio.sleep(UNDO_AGAIN)
 
@@ -270,7 +270,7 @@ class Guests:
     async def _ended(self, server_id: str, guest: Guest, power: PowerState, cause: str) -> None:
         log.warning("guest ended by itself", server=server_id, power=power, cause=cause)
         guest.last = Observed(server_id, self._host, guest.reached, power, cause=cause)
-        await self._bus.publish(OBSERVED, guest.last)
+        await self._bus.publish(from_host(self._host, OBSERVED), guest.last)
         await self._agent.remove(list(guest.ports.values()))
 
 

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from pileus.bus import Bus, BusError
 from pileus.host.agent import Agent, WireError
-from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest
+from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest, from_host
 
 FIRST_LOOK = 1.0
 """Seconds without a word after which the level is read; then after twice as long, and so on, and once more at the end."""
@@ -82,7 +82,8 @@ class _Wait:
 class CallbackSignal:
     """Wait for external events: agent → RPC → network service → REST → compute API → bus → here."""
 
-    def __init__(self, bus: Bus, *, question_limit: float) -> None:
+    def __init__(self, host: str, bus: Bus, *, question_limit: float) -> None:
+        self._host = host
         self._bus = bus
         self._question_limit = question_limit
         self._waits: dict[str, _Wait] = {}
@@ -138,9 +139,9 @@ class CallbackSignal:
     async def _level(self, ports: Sequence[PortWiring]) -> Level:
         """What the ports are at the generation that we were given. An event says no generation, and may be lost: it is the hint to
         look, and nobody gives up without looking (law 1). Unknown where nobody answers: then the event is believed, as in Nova."""
-        question = ReadinessRequest([port.port_id for port in ports])
+        question = ReadinessRequest(self._host, [port.port_id for port in ports])
         try:
-            answer = await self._bus.request(READINESS, question, Readiness, timeout=self._question_limit)
+            answer = await self._bus.request(from_host(self._host, READINESS), question, Readiness, timeout=self._question_limit)
         except BusError:
             return "unknown"
         if any(answer.failed.get(port.port_id, 0) >= port.generation for port in ports):

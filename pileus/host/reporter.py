@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import structlog
 
 from pileus.bus import Bus, BusError
-from pileus.messages import LEVELS, DeviceLevels, PortLevel, Taken
+from pileus.messages import LEVELS, DeviceLevels, PortLevel, Taken, from_host
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class Reporter:
     async def _send(self, batch: list[PortLevel]) -> None:
         for limit in growing_limits(self._settings.rpc_timeout):
             try:
-                await self._bus.request(LEVELS, DeviceLevels(self._host, batch), Taken, timeout=limit)
+                await self._bus.request(from_host(self._host, LEVELS), DeviceLevels(self._host, batch), Taken, timeout=limit)
                 return
             except BusError as error:
                 log.warning("report not taken, trying again", ports=len(batch), cause=str(error))

@@ -32,6 +32,7 @@ from pileus.messages import (
     console_subject,
     desired_subject,
     event_subject,
+    from_host,
     ports_subject,
 )
 from pileus.settings import Settings
@@ -62,7 +63,7 @@ class Host:
         self._started_at = time.time()
         callback = settings.compute.plug_signal == "callback"
         self.agent = Agent(name, parts.switch, parts.dhcp, bus, settings.network, notices=callback)
-        self._callback = CallbackSignal(bus, question_limit=settings.network.rpc_timeout)
+        self._callback = CallbackSignal(name, bus, question_limit=settings.network.rpc_timeout)
         starts = settings.host.start_concurrency or os.cpu_count() or 1
         signals: dict[str, PlugSignal] = {"local": LocalSignal(self.agent), "callback": self._callback}
         limits = settings.compute
@@ -129,11 +130,11 @@ class Host:
         )
 
     async def _beat(self) -> None:
-        await self._bus.publish(HEARTBEAT, self.facts())
+        await self._bus.publish(from_host(self.name, HEARTBEAT), self.facts())
 
     async def _report(self) -> None:
         at = time.time()
-        await self._bus.publish(REPORT, HostReport(self.name, await self.guests.now(), at))
+        await self._bus.publish(from_host(self.name, REPORT), HostReport(self.name, await self.guests.now(), at))
         await self.parts.images.prune(self.guests.images_in_use())
 
     async def _console(self, request: ConsoleRequest) -> ConsoleText:

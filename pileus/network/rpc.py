@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pileus.bus import Bus, Subscription
-from pileus.messages import DETAILS, HEARTBEAT, LEVELS, DeviceDetails, DeviceDetailsRequest, DeviceLevels, HostFacts, Taken
+from pileus.messages import DETAILS, HEARTBEAT, LEVELS, DeviceDetails, DeviceDetailsRequest, DeviceLevels, HostFacts, Taken, from_hosts
 from pileus.network import agents, levels
 from pileus.network.config import Config
 from pileus.store import Store
@@ -27,9 +27,9 @@ class Rpc:
 
     async def start(self) -> None:
         self._subscriptions = [
-            self._bus.serve(DETAILS, DeviceDetailsRequest, self._details, queue=QUEUE, concurrency=CONCURRENCY),
-            self._bus.serve(LEVELS, DeviceLevels, self._levels, queue=QUEUE, concurrency=CONCURRENCY),
-            self._bus.subscribe(HEARTBEAT, HostFacts, self._heartbeat, queue=QUEUE),
+            self._bus.serve(from_hosts(DETAILS), DeviceDetailsRequest, self._details, queue=QUEUE, concurrency=CONCURRENCY),
+            self._bus.serve(from_hosts(LEVELS), DeviceLevels, self._levels, queue=QUEUE, concurrency=CONCURRENCY),
+            self._bus.subscribe(from_hosts(HEARTBEAT), HostFacts, self._heartbeat, queue=QUEUE),
         ]
 
     async def close(self) -> None:

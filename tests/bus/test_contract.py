@@ -122,3 +122,28 @@ async def test_concurrency(bus: InProcessBus) -> None:
     await bus.publish("s", Word("2"))
     async with asyncio.timeout(5):
         await both.wait()
+
+
+class Said(msgspec.Struct, frozen=True):
+    host: str
+
+
+async def test_a_listener_to_all_hears_each_sender_speak_for_itself(bus: InProcessBus) -> None:
+    heard: asyncio.Queue[Said] = asyncio.Queue()
+    bus.subscribe("from.*.word", Said, heard.put)
+    await bus.publish("from.b.word", Said("a"))
+    await bus.publish("from.b.other", Said("b"))
+    await bus.publish("from.a%2Eorg.word", Said("a.org"))
+    async with asyncio.timeout(5):
+        assert await heard.get() == Said("a.org")
+    assert heard.empty()
+
+
+async def test_a_question_in_anothers_name_is_refused(bus: InProcessBus) -> None:
+    async def answer(said: Said) -> Said:
+        return said
+
+    bus.serve("from.*.question", Said, answer)
+    assert await bus.request("from.a.question", Said("a"), Said, timeout=5) == Said("a")
+    with pytest.raises(RemoteError, match="says it is from b"):
+        await bus.request("from.a.question", Said("b"), Said, timeout=5)

@@ -24,6 +24,7 @@ from pileus.messages import (
     PortsChanged,
     PortWiring,
     Taken,
+    from_hosts,
 )
 from pileus.messages import SubnetWiring as Subnet
 
@@ -74,8 +75,8 @@ class Rig:
 @asynccontextmanager
 async def rig(*, notices: bool = False, owned: dict[str, PortWiring] | None = None, **latencies: float) -> AsyncIterator[Rig]:
     made = Rig(settings.Simulated(**latencies), notices=notices)  # type: ignore[arg-type]
-    made.bus.serve(LEVELS, DeviceLevels, made._levels)
-    made.bus.serve(DETAILS, DeviceDetailsRequest, made._details, concurrency=4)
+    made.bus.serve(from_hosts(LEVELS), DeviceLevels, made._levels)
+    made.bus.serve(from_hosts(DETAILS), DeviceDetailsRequest, made._details, concurrency=4)
     await made.agent.start(owned or {})
     try:
         yield made
@@ -177,7 +178,7 @@ async def test_at_start_ours_are_wired_and_strangers_removed() -> None:
     made = Rig(settings.Simulated())
     await made.plugged(port("ours"), port("stranger"))
     await made.dhcp.ensure(port("stranger"))
-    made.bus.serve(LEVELS, DeviceLevels, made._levels)
+    made.bus.serve(from_hosts(LEVELS), DeviceLevels, made._levels)
     await made.agent.start({"ours": port("ours")})
     try:
         assert [(one.port_id, one.wired) for one in await made.switch.ports()] == [("ours", 1)]

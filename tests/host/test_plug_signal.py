@@ -16,7 +16,7 @@ from pileus.host.agent import Agent
 from pileus.host.dhcp import SimulatedDhcp
 from pileus.host.plug_signal import CallbackSignal, LocalSignal, PlugFailed, PlugSignal
 from pileus.host.switch.simulated import SimulatedSwitch
-from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest
+from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest, from_hosts
 
 SERVER = "server"
 
@@ -58,7 +58,7 @@ class Local:
 
 class Callback:
     def __init__(self, bus: InProcessBus) -> None:
-        self.callback = CallbackSignal(bus, question_limit=1.0)
+        self.callback = CallbackSignal("h1", bus, question_limit=1.0)
         self.signal: PlugSignal = self.callback
 
     async def wired(self, port: PortWiring) -> None:
@@ -137,8 +137,8 @@ async def test_callback_reads_the_level_again_before_giving_up(bus: InProcessBus
         asked.append(request.port_ids)
         return Readiness({"a": 3}, {})
 
-    bus.serve(READINESS, ReadinessRequest, answer)
-    signal = CallbackSignal(bus, question_limit=1.0)
+    bus.serve(from_hosts(READINESS), ReadinessRequest, answer)
+    signal = CallbackSignal("h1", bus, question_limit=1.0)
     signal.expect(SERVER, [port("a", 3)])
     assert "signalled" in await signal.ready(SERVER, [port("a", 3)], 0.05)
     assert asked == [["a"]]
@@ -152,8 +152,8 @@ async def test_callback_finds_a_failure_whose_event_was_lost(bus: InProcessBus, 
         return Readiness({}, {"a": 3})
 
     monkeypatch.setattr(plug_signal, "FIRST_LOOK", 0.02)
-    bus.serve(READINESS, ReadinessRequest, answer)
-    signal = CallbackSignal(bus, question_limit=1.0)
+    bus.serve(from_hosts(READINESS), ReadinessRequest, answer)
+    signal = CallbackSignal("h1", bus, question_limit=1.0)
     with pytest.raises(PlugFailed, match="port a could not be wired"):
         await signal.ready(SERVER, [port("a", 3)], 60)
     with pytest.raises(TimeoutError):
@@ -161,7 +161,7 @@ async def test_callback_finds_a_failure_whose_event_was_lost(bus: InProcessBus, 
 
 
 async def test_callback_events_of_others_are_not_taken() -> None:
-    signal = CallbackSignal(InProcessBus(), question_limit=0.1)
+    signal = CallbackSignal("h1", InProcessBus(), question_limit=0.1)
     signal.expect(SERVER, [port("a")])
     for event in (
         HostEvent("other", "network-vif-plugged", "completed", "a"),
@@ -180,8 +180,8 @@ async def test_callback_a_word_about_an_older_binding_is_not_believed(bus: InPro
     async def answer(request: ReadinessRequest) -> Readiness:
         return Readiness(dict(wired), {"a": 1})
 
-    bus.serve(READINESS, ReadinessRequest, answer)
-    signal = CallbackSignal(bus, question_limit=1.0)
+    bus.serve(from_hosts(READINESS), ReadinessRequest, answer)
+    signal = CallbackSignal("h1", bus, question_limit=1.0)
     signal.expect(SERVER, [port("a", 2)])
     await signal.event(HostEvent(SERVER, word[0], word[1], "a"))
     waiting = asyncio.create_task(signal.ready(SERVER, [port("a", 2)], 5))

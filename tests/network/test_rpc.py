@@ -28,6 +28,7 @@ from pileus.messages import (
     PortLevel,
     PortWiring,
     Taken,
+    from_host,
 )
 from pileus.network import tables
 from pileus.network.api.face import face
@@ -86,7 +87,7 @@ class Cloud:
 
     async def say(self, port: PortWiring, level: Any, *, host: str = "h1", generation: int | None = None, cause: str = "") -> Taken:
         report = PortLevel(port.port_id, host, port.generation if generation is None else generation, level, cause)
-        return await self.bus.request(LEVELS, DeviceLevels(host, [report]), Taken, timeout=5)
+        return await self.bus.request(from_host(host, LEVELS), DeviceLevels(host, [report]), Taken, timeout=5)
 
     async def rows(self, table: Any) -> list[Row]:
         return await self.store.read(lambda tx: rows(tx, select(table)))
@@ -125,7 +126,7 @@ async def test_details_are_for_the_host_that_has_the_port(cloud: Cloud) -> None:
     port = await cloud.boot("s1")
     for host, ports in (("h1", [port]), ("h2", [])):
         question = DeviceDetailsRequest(host, [port.port_id, "x"])
-        assert await cloud.bus.request(DETAILS, question, DeviceDetails, timeout=5) == DeviceDetails(ports)
+        assert await cloud.bus.request(from_host(host, DETAILS), question, DeviceDetails, timeout=5) == DeviceDetails(ports)
 
 
 async def test_levels_become_the_ports_status_and_an_event(cloud: Cloud, compute: FakeCompute) -> None:
@@ -158,9 +159,9 @@ async def test_stale_doubled_and_foreign_reports_change_nothing(cloud: Cloud, co
     await cloud.say(port, "wired", host="h2")
     await cloud.say(port, "wired", generation=2)
     foreign = DeviceLevels("h2", [PortLevel(port.port_id, "h1", 1, "wired")])
-    await cloud.bus.request(LEVELS, foreign, Taken, timeout=5)
+    await cloud.bus.request(from_host("h2", LEVELS), foreign, Taken, timeout=5)
     unknown = DeviceLevels("h1", [PortLevel("nowhere", "h1", 1, "wired")])
-    await cloud.bus.request(LEVELS, unknown, Taken, timeout=5)
+    await cloud.bus.request(from_host("h1", LEVELS), unknown, Taken, timeout=5)
     assert await cloud.status(port) == "DOWN"
     for _ in range(3):
         await cloud.say(port, "wired")
@@ -178,7 +179,7 @@ async def test_stale_doubled_and_foreign_reports_change_nothing(cloud: Cloud, co
 async def test_a_batch_is_one_transaction(cloud: Cloud, compute: FakeCompute) -> None:
     ports = [await cloud.boot(f"s{i}") for i in range(20)]
     levels = [PortLevel(port.port_id, "h1", 1, level) for port in ports for level in ("plugged", "wired")]
-    assert await cloud.bus.request(LEVELS, DeviceLevels("h1", levels), Taken, timeout=5) == Taken(40)
+    assert await cloud.bus.request(from_host("h1", LEVELS), DeviceLevels("h1", levels), Taken, timeout=5) == Taken(40)
     await drained(cloud)
     assert len(compute.batches) == 1
     assert len(compute.told) == 20
@@ -235,7 +236,9 @@ async def test_a_server_that_is_not_there_yet_is_tried_again(cloud: Cloud, compu
 async def test_a_refused_event_does_not_stop_the_others(cloud: Cloud, compute: FakeCompute) -> None:
     compute.code = lambda event: 400 if event.server_id == "s1" else 200
     ports = [await cloud.boot(f"s{i}") for i in range(3)]
-    await cloud.bus.request(LEVELS, DeviceLevels("h1", [PortLevel(p.port_id, "h1", 1, "wired") for p in ports]), Taken, timeout=5)
+    await cloud.bus.request(
+        from_host("h1", LEVELS), DeviceLevels("h1", [PortLevel(p.port_id, "h1", 1, "wired") for p in ports]), Taken, timeout=5
+    )
     await drained(cloud)
     assert len(compute.batches) == 1
 
@@ -305,7 +308,7 @@ async def test_lost_doubled_and_late_messages_end_the_same(store: SqliteStore, c
         message = DeviceLevels("h1", [PortLevel(port.port_id, "h1", port.generation, level)])
         while True:
             try:
-                await bus.request(LEVELS, message, Taken, timeout=0.05)
+                await bus.request(from_host("h1", LEVELS), message, Taken, timeout=0.05)
                 return
             except NoAnswer:
                 continue
@@ -329,7 +332,7 @@ async def test_a_port_that_another_compute_uses(cloud: Cloud, compute: FakeCompu
         made = await client.port(network, device_id="s9", device_owner="compute:nova", **{"binding:host_id": "h1"})
         path, port_id = f"/v2.0/ports/{made['id']}", made["id"]
         wired = DeviceLevels("h1", [PortLevel(port_id, "h1", 1, "wired")])
-        await cloud.bus.request(LEVELS, wired, Taken, timeout=5)
+        await cloud.bus.request(from_host("h1", LEVELS), wired, Taken, timeout=5)
         assert (await client.get(path))["port"]["status"] == "ACTIVE"
         await drained(cloud)
         await client.put(path, {"port": {"admin_state_up": False}})
@@ -366,7 +369,7 @@ async def test_notifying_needs_somebody_to_notify(store: SqliteStore, bus: InPro
 async def test_heartbeats_keep_two_agents_a_host(cloud: Cloud) -> None:
     facts = HostFacts("h1", "QEMU", 7002000, 2, 2048, 20, {}, "tcg", "", "127.0.0.1", network_types=["local"], started_at=5.0)
     for _ in range(3):
-        await cloud.bus.publish(HEARTBEAT, facts)
+        await cloud.bus.publish(from_host(facts.host, HEARTBEAT), facts)
     async with asyncio.timeout(10):
         while len(found := await cloud.rows(tables.agents)) < 2:
             await asyncio.sleep(0.005)
