@@ -14,6 +14,8 @@ SERVICES = ("identity", "image", "placement", "compute", "network")
 FLOORS: list[tuple[str, ...]] = [
     ("pileus.cli", "pileus.__main__"),
     ("pileus.cloud",),
+    ("pileus.roles",),
+    ("pileus.services",),
     ("pileus.firststart", "pileus.hosts", "pileus.operator_api"),
     *[tuple(f"pileus.{service}.api" for service in SERVICES)],
     tuple(f"pileus.{service}" for service in SERVICES),
@@ -21,7 +23,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("pileus.http",),
     ("pileus.store", "pileus.bus", "pileus.clients", "pileus.qemuimg", "pileus.tinyguest"),
     ("pileus.timeline",),
-    ("pileus.settings", "pileus.messages", "pileus.errors", "pileus.context"),
+    ("pileus.settings", "pileus.messages", "pileus.errors", "pileus.context", "pileus.parts"),
     ("pileus",),
 ]
 RULES_MAY_NOT = ("pileus.http", "pileus.host")
