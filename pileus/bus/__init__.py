@@ -76,4 +76,11 @@ class Bus(Protocol):
     async def request(self, subject: str, message: object, answer: type[R], *, timeout: float) -> R:
         """Ask one server of the subject. Raises NoAnswer or RemoteError."""
 
+    def on_reconnect(self, tell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Call `tell` each time the connection is there again after it was lost: messages were, too, so levels are to be read anew.
+
+        One after another, so it should be quick; an error of it is logged. Returns what ends it.
+        """
+        ...
+
     async def close(self) -> None: ...

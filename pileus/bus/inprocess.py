@@ -7,14 +7,9 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-import structlog
 
-from pileus.bus import BusError, M, NoAnswer, R, RemoteError, WrongSender, check_sender
-
-log = structlog.get_logger(__name__)
-
-BUFFER = 65536
-"""Messages that a subscriber may be behind; what comes then is lost and logged, as on a real bus."""
+from pileus.bus import M, NoAnswer, R
+from pileus.bus.delivery import Delivery, answering, hearing, understood
 
 Fate = Callable[[str, bytes], Sequence[float]]
 """For tests and the lab: the delays (s) after which copies of a message arrive. `()` loses it, `(0, 0)` doubles it."""
@@ -22,39 +17,18 @@ Fate = Callable[[str, bytes], Sequence[float]]
 _Item = tuple[str, bytes, "asyncio.Future[bytes] | None"]
 
 
-class _Subscriber:
-    def __init__(
-        self, subject: str, handler: Callable[[str, bytes, asyncio.Future[bytes] | None], Awaitable[None]], queue: str, concurrency: int
-    ) -> None:
-        self.subject = subject
+class _Subscriber(Delivery[_Item]):
+    def __init__(self, subject: str, handle: Callable[[_Item], Awaitable[None]], queue: str, concurrency: int) -> None:
+        super().__init__(subject, handle, concurrency)
         self.queue = queue
-        self.buffer: asyncio.Queue[_Item] = asyncio.Queue(BUFFER)
-        self.dropped = 0
-        self._handler = handler
         self._detach: Callable[[], None] = lambda: None
-        self._tasks = [asyncio.create_task(self._run(), name="bus-subscriber") for _ in range(concurrency)]
 
     def attach(self, detach: Callable[[], None]) -> None:
         self._detach = detach
 
-    def put(self, item: _Item) -> None:
-        try:
-            self.buffer.put_nowait(item)
-        except asyncio.QueueFull:
-            if self.dropped % BUFFER == 0:
-                log.error("a subscriber is too far behind: messages are lost", subject=self.subject, behind=BUFFER, lost=self.dropped + 1)
-            self.dropped += 1
-
     async def close(self) -> None:
         self._detach()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            subject, payload, answer = await self.buffer.get()
-            await self._handler(subject, payload, answer)
+        await super().close()
 
 
 class InProcessBus:
@@ -78,17 +52,10 @@ class InProcessBus:
         queue: str = "",
         concurrency: int = 1,
     ) -> _Subscriber:
-        decoder = msgspec.msgpack.Decoder(kind)
+        heard = hearing(subject, kind, handler)
 
-        async def handle(came_by: str, payload: bytes, _answer: asyncio.Future[bytes] | None) -> None:
-            try:
-                message = decoder.decode(payload)
-                check_sender(subject, came_by, message)
-                await handler(message)
-            except WrongSender as wrong:
-                log.error("message dropped", cause=str(wrong))
-            except Exception:
-                log.exception("handler failed", subject=came_by)
+        async def handle(item: _Item) -> None:
+            await heard(item[0], item[1])
 
         return self._add(_Subscriber(subject, handle, queue, concurrency))
 
@@ -101,21 +68,13 @@ class InProcessBus:
         queue: str = "",
         concurrency: int = 1,
     ) -> _Subscriber:
-        decoder = msgspec.msgpack.Decoder(kind)
+        reply = answering(subject, kind, handler)
 
-        async def handle(came_by: str, payload: bytes, answer: asyncio.Future[bytes] | None) -> None:
-            try:
-                message = decoder.decode(payload)
-                check_sender(subject, came_by, message)
-                reply = b"+" + msgspec.msgpack.encode(await handler(message))
-            except WrongSender as wrong:
-                log.error("request refused", cause=str(wrong))
-                reply = b"-" + str(wrong).encode()
-            except Exception as error:
-                log.exception("request failed", subject=came_by)
-                reply = b"-" + str(error).encode()
+        async def handle(item: _Item) -> None:
+            came_by, payload, answer = item
+            said = await reply(came_by, payload)
             if answer is not None and not answer.done():
-                answer.set_result(reply)
+                answer.set_result(said)
 
         return self._add(_Subscriber(subject, handle, queue, concurrency))
 
@@ -129,12 +88,11 @@ class InProcessBus:
                 reply = await future
         except TimeoutError:
             raise NoAnswer(f"{subject}: no answer within {timeout:g} s") from None
-        if reply[:1] == b"-":
-            raise RemoteError(reply[1:].decode())
-        try:
-            return msgspec.msgpack.decode(reply[1:], type=answer)
-        except msgspec.DecodeError as error:
-            raise BusError(f"{subject}: {error}") from None
+        return understood(subject, reply, answer)
+
+    def on_reconnect(self, tell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Never called: within one process nothing is ever cut."""
+        return lambda: None
 
     async def close(self) -> None:
         for subscribers in list(self._subscribers.values()):
@@ -167,7 +125,7 @@ class InProcessBus:
             groups.setdefault(subscriber.queue or subscriber, []).append(subscriber)
         self._turn += 1
         for members in groups.values():
-            members[self._turn % len(members)].put((subject, payload, answer))
+            members[self._turn % len(members)].put((subject, payload, answer), len(payload))
 
     def _listening(self, subject: str) -> list[_Subscriber]:
         found = list(self._subscribers.get(subject, ()))

@@ -1,29 +1,39 @@
-"""What every bus must hold to. (NATS joins when it comes.)"""
+"""What every bus must hold to."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 import pytest
 
-from pileus.bus import NoAnswer, RemoteError
-from pileus.bus.inprocess import InProcessBus
+from pileus.bus import Bus, NoAnswer, RemoteError
+from pileus.bus.opening import open_bus
+from pileus.settings import Bus as BusSettings
+from pileus.settings import Settings
+from tests.engines.nats import NatsServer
 
 
 class Word(msgspec.Struct, frozen=True):
     text: str
 
 
-@pytest.fixture
-async def bus() -> AsyncIterator[InProcessBus]:
-    made = InProcessBus()
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path_factory.mktemp("nats")) as running:
+        yield running
+
+
+@pytest.fixture(params=["in process", "nats"])
+async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
+    url = request.getfixturevalue("server").url if request.param == "nats" else ""
+    made = await open_bus(Settings(bus=BusSettings(url=url)), name="test")
     yield made
     await made.close()
 
 
-async def test_everyone_hears_and_one_of_a_group(bus: InProcessBus) -> None:
+async def test_everyone_hears_and_one_of_a_group(bus: Bus) -> None:
     heard: dict[str, list[str]] = {"a": [], "b": [], "group": []}
     all_heard = asyncio.Event()
 
@@ -47,7 +57,7 @@ async def test_everyone_hears_and_one_of_a_group(bus: InProcessBus) -> None:
     assert sorted(heard["group"]) == ["0", "1", "2", "3"]
 
 
-async def test_requests_are_answered(bus: InProcessBus) -> None:
+async def test_requests_are_answered(bus: Bus) -> None:
     async def answer(word: Word) -> Word:
         return Word(word.text.upper())
 
@@ -55,12 +65,12 @@ async def test_requests_are_answered(bus: InProcessBus) -> None:
     assert await bus.request("shout", Word("hello"), Word, timeout=5) == Word("HELLO")
 
 
-async def test_nobody_answers(bus: InProcessBus) -> None:
+async def test_nobody_answers(bus: Bus) -> None:
     with pytest.raises(NoAnswer):
         await bus.request("nowhere", Word("?"), Word, timeout=0.05)
 
 
-async def test_too_late(bus: InProcessBus) -> None:
+async def test_too_late(bus: Bus) -> None:
     async def never(word: Word) -> Word:
         await asyncio.Event().wait()
         return word
@@ -70,7 +80,7 @@ async def test_too_late(bus: InProcessBus) -> None:
         await bus.request("slow", Word("?"), Word, timeout=0.05)
 
 
-async def test_an_error_comes_back_in_words(bus: InProcessBus) -> None:
+async def test_an_error_comes_back_in_words(bus: Bus) -> None:
     async def refuse(word: Word) -> Word:
         raise ValueError(f"not {word.text}")
 
@@ -79,7 +89,7 @@ async def test_an_error_comes_back_in_words(bus: InProcessBus) -> None:
         await bus.request("refuse", Word("this"), Word, timeout=5)
 
 
-async def test_a_handler_that_fails_does_not_end_the_subscription(bus: InProcessBus) -> None:
+async def test_a_handler_that_fails_does_not_end_the_subscription(bus: Bus) -> None:
     heard = asyncio.Event()
 
     async def handler(word: Word) -> None:
@@ -94,7 +104,7 @@ async def test_a_handler_that_fails_does_not_end_the_subscription(bus: InProcess
         await heard.wait()
 
 
-async def test_after_close_nothing_is_handled(bus: InProcessBus) -> None:
+async def test_after_close_nothing_is_handled(bus: Bus) -> None:
     heard: list[Word] = []
 
     async def handler(word: Word) -> None:
@@ -106,7 +116,7 @@ async def test_after_close_nothing_is_handled(bus: InProcessBus) -> None:
     assert heard == []
 
 
-async def test_concurrency(bus: InProcessBus) -> None:
+async def test_concurrency(bus: Bus) -> None:
     inside = 0
     both = asyncio.Event()
 
@@ -128,7 +138,7 @@ class Said(msgspec.Struct, frozen=True):
     host: str
 
 
-async def test_a_listener_to_all_hears_each_sender_speak_for_itself(bus: InProcessBus) -> None:
+async def test_a_listener_to_all_hears_each_sender_speak_for_itself(bus: Bus) -> None:
     heard: asyncio.Queue[Said] = asyncio.Queue()
     bus.subscribe("from.*.word", Said, heard.put)
     await bus.publish("from.b.word", Said("a"))
@@ -139,7 +149,7 @@ async def test_a_listener_to_all_hears_each_sender_speak_for_itself(bus: InProce
     assert heard.empty()
 
 
-async def test_a_question_in_anothers_name_is_refused(bus: InProcessBus) -> None:
+async def test_a_question_in_anothers_name_is_refused(bus: Bus) -> None:
     async def answer(said: Said) -> Said:
         return said
 
