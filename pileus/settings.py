@@ -20,6 +20,8 @@ from pileus.errors import StartupError
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+SECRET = {"secret": True}
+"""`extra` of a setting whose value is never shown."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,9 +42,32 @@ class Api(Section, frozen=True):
     drain: Annotated[Seconds, Meta(description="How long requests under way may take to finish when we are told to end.")] = 5.0
 
 
+class Bus(Section, frozen=True):
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^((nats|tls)://[^\s,]+(,(nats|tls)://[^\s,]+)*)?$",
+            description="NATS servers, nats:// or tls:// (encrypted or not at all), with commas; empty: messages stay within the process.",
+        ),
+    ] = ""
+    credentials: Annotated[
+        str, Meta(description="File of credentials (`pileus bus setup` and `pileus host add` write them); empty: none.")
+    ] = ""
+    ca: Annotated[str, Meta(description="File of certificates that a NATS server's must be signed by; empty: the system's.")] = ""
+
+
 class Identity(Section, frozen=True):
     token_lifetime: Annotated[float, Meta(ge=60, description="Seconds that a token is good for.")] = 12 * 3600.0
     key_rotation: Annotated[float, Meta(ge=60, description="Seconds after which a new Fernet key signs the tokens.")] = 24 * 3600.0
+    admin_password: Annotated[
+        str,
+        Meta(
+            pattern=r'^[^"\\\s]*$',
+            description="The admin's password in a new cloud, for clouds.yaml on each machine; empty: one is made up. In the environment "
+            "also PILEUS_ADMIN_PASSWORD.",
+            extra=SECRET,
+        ),
+    ] = ""
 
 
 class Image(Section, frozen=True):
@@ -51,6 +76,12 @@ class Image(Section, frozen=True):
         AtLeastOne, Meta(description="Memory limit of the qemu-img process that looks at an uploaded image, in bytes.")
     ] = 1 << 30
     inspect_timeout: Annotated[Seconds, Meta(description="Time limit of that process.")] = 30.0
+    folder: Annotated[
+        str, Meta(description="Folder of the images' data, shared by all processes of the image service; empty: `images` in the state folder.")
+    ] = ""
+    ticket_lifetime: Annotated[
+        float, Meta(ge=60, description="Seconds for which a host may begin to fetch an image that it was told to start from.")
+    ] = 3600.0
 
 
 class Compute(Section, frozen=True):
@@ -71,6 +102,17 @@ class Compute(Section, frozen=True):
             "With `local` it always fails it."
         ),
     ] = True
+    max_builds: Annotated[
+        Count,
+        Meta(description="Servers being built at once, in all; the others wait, fairly between projects. 0: as many as the hosts take."),
+    ] = 256
+    max_concurrent_builds: Annotated[
+        Count, Meta(description="Servers being built at once on one host; what only waits for its network does not count. 0: no limit.")
+    ] = 10
+    queue_limit: Annotated[Seconds, Meta(description="How long a create may wait for its turn. 0: for ever.")] = 3600.0
+    blocked_limit: Annotated[
+        Seconds, Meta(description="How long a create that fits nowhere waits for room before it fails. 0: it fails at once, as in Nova.")
+    ] = 60.0
     schedule_limit: Annotated[Seconds, Meta(description="Limit of choosing and claiming a host, all tries together.")] = 30.0
     network_limit: Annotated[Seconds, Meta(description="Limit of one call to the network service.")] = 30.0
     image_limit: Annotated[Seconds, Meta(description="Limit of getting the image onto the host.")] = 600.0
@@ -108,6 +150,9 @@ class Quota(Section, frozen=True):
     instances: Annotated[int, Meta(ge=-1, description="Servers.")] = 100
     cores: Annotated[int, Meta(ge=-1, description="Virtual CPUs of all servers.")] = 200
     ram: Annotated[int, Meta(ge=-1, description="Memory of all servers, MiB.")] = 512000
+    queued_creates: Annotated[
+        int, Meta(ge=-1, description="Creates that wait at once; one more is answered 429, with the time after which to try again.")
+    ] = -1
     key_pairs: Annotated[int, Meta(ge=-1, description="Key pairs of a user.")] = 100
     metadata_items: Annotated[int, Meta(ge=-1, description="Metadata items of a server.")] = 128
     network: Annotated[int, Meta(ge=-1, description="Networks.")] = 100
@@ -189,6 +234,14 @@ class Host(Section, frozen=True):
     ] = 0
     delete_concurrency: Annotated[AtLeastOne, Meta(description="Guests removed at once, in the lane of their own.")] = 2
     guest_emulator: Annotated[str, Meta(description="The QEMU program.")] = "qemu-system-x86_64"
+    api_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://\S+[^/\s])?$",
+            description="URL of the API, without a slash at its end, that `serve host` fetches images from; `up` reads them itself.",
+        ),
+    ] = ""
+    api_ca: Annotated[str, Meta(description="File of certificates that an https `api_url` must be signed by; empty: the system's.")] = ""
 
 
 class Simulated(Section, frozen=True):
@@ -211,6 +264,7 @@ class Settings(Section, frozen=True):
     state: Annotated[str, Meta(min_length=1, description="The state folder: database, keys, images, guests, switch.")] = "pileus-state"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level that is logged.")] = "info"
     api: Api = Api()
+    bus: Bus = Bus()
     identity: Identity = Identity()
     image: Image = Image()
     compute: Compute = Compute()
@@ -244,7 +298,7 @@ def load(
             _put(tree, origins, key, value, str(file))
     for name, value in (os.environ if environ is None else environ).items():
         if name.startswith("PILEUS_"):
-            key = name.removeprefix("PILEUS_").lower().replace("__", ".")
+            key = _SHORT.get(name) or name.removeprefix("PILEUS_").lower().replace("__", ".")
             _put(tree, origins, key, _from_text(key, value), f"environment {name}")
     for key, value in (flags or {}).items():
         if value is not None:
@@ -256,8 +310,8 @@ def load(
 
 
 def describe(settings: Settings, origins: Mapping[str, str]) -> list[Origin]:
-    """Every setting with its value, origin and help, in the order of the tree."""
-    return [Origin(key, _get(settings, key), origins.get(key, "default"), *_doc(kind)) for key, kind in _leaves(Settings)]
+    """Every setting with its value, origin and help, in the order of the tree. A secret's value is not told, only that there is one."""
+    return [Origin(key, _shown(settings, key, kind), origins.get(key, "default"), *_doc(kind)) for key, kind in _leaves(Settings)]
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -312,6 +366,9 @@ def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, kind
 
 
+_SHORT = {"PILEUS_ADMIN_PASSWORD": "identity.admin_password"}
+"""Names of their own in the environment."""
+
 _WRITTEN = {dict: "name=value, …", list: "value, …"}
 """How lists and tables are written in the environment (in TOML: as TOML has them)."""
 
@@ -331,6 +388,12 @@ def _doc(kind: Any) -> tuple[str, str]:
     for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("pattern", "matching")):
         parts += [f"{sign} {getattr(m, name)}" for m in metas if getattr(m, name) is not None]
     return text, " ".join(parts)
+
+
+def _shown(settings: Settings, key: str, kind: Any) -> Any:
+    value = _get(settings, key)
+    secret = get_origin(kind) is Annotated and any(isinstance(m, Meta) and m.extra == SECRET for m in get_args(kind)[1:])
+    return "(set, not shown)" if secret and value else value
 
 
 def _get(settings: Any, key: str) -> Any:
