@@ -18,6 +18,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("pileus.services",),
     ("pileus.firststart", "pileus.hosts", "pileus.operator_api"),
     *[tuple(f"pileus.{service}.api" for service in SERVICES)],
+    ("pileus.tables",),
     tuple(f"pileus.{service}" for service in SERVICES),
     ("pileus.host",),
     ("pileus.http",),
