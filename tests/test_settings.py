@@ -63,6 +63,20 @@ def test_lists_and_tables_from_the_environment() -> None:
     assert found.host.bridge_mappings == {"a": "eth1", "b": "eth2"}
 
 
+@pytest.mark.parametrize("name", ["PILEUS_ADMIN_PASSWORD", "PILEUS_IDENTITY__ADMIN_PASSWORD"])
+def test_a_secret_is_taken_and_never_shown(name: str) -> None:
+    found, origins = settings.load(environ={name: "open-sesame"})
+    assert found.identity.admin_password == "open-sesame"
+    described = settings.describe(found, origins)
+    assert "open-sesame" not in repr(described)
+    assert [(one.value, one.origin) for one in described if one.key == "identity.admin_password"] == [
+        ("(set, not shown)", f"environment {name}")
+    ]
+    with pytest.raises(StartupError) as caught:
+        settings.load(environ={name: "open sesame"})
+    assert "sesame" not in str(caught.value)
+
+
 def test_every_setting_has_help_and_says_what_is_allowed() -> None:
     found, origins = settings.load(environ={})
     described = settings.describe(found, origins)

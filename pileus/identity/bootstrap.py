@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
+
 from pileus.identity import assignments, domains, projects, roles, users
 from pileus.identity import tables as t
 from pileus.identity.assignments import Assignment
 from pileus.store import Tx, paging
-from pileus.store.sql import insert_new
+from pileus.store.sql import first, insert_new, upsert
 
 ADMIN = "admin"
 """The first user's name, and the first project's."""
+PASSWORD, DONE = "admin-password", "first-start"
+"""Marks: the admin was given a password; the first start is over."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Bootstrapped:
     made_admin: bool
 
 
-def run(tx: Tx, admin_hash: str, service_hash: str) -> Bootstrapped:
+def run(tx: Tx, admin_hash: str, service_hash: str, place: str, now: float) -> Bootstrapped:
     insert_new(
         tx,
         t.domains,
@@ -39,7 +43,29 @@ def run(tx: Tx, admin_hash: str, service_hash: str) -> Bootstrapped:
     service_id = _user(tx, users.SERVICE, service_hash)
     assignments.grant(tx, Assignment(admin_id, "project", project_ids[ADMIN], role["admin"]))
     assignments.grant(tx, Assignment(service_id, "project", project_ids[projects.SERVICE], role["service"]))
+    if not had_admin:
+        upsert(tx, t.marks, {"name": PASSWORD}, {"place": place, "at": now})
     return Bootstrapped(admin_id, project_ids[ADMIN], service_id, project_ids[projects.SERVICE], not had_admin)
+
+
+def is_done(tx: Tx) -> bool:
+    """Is the first start over? What a user removes after it stays removed."""
+    return first(tx, select(t.marks.c.name).where(t.marks.c.name == DONE)) is not None
+
+
+def done(tx: Tx, place: str, now: float) -> None:
+    insert_new(tx, t.marks, {"name": DONE, "place": place, "at": now})
+
+
+def was_run(tx: Tx) -> bool:
+    """Has `run` been here, ever?"""
+    return first(tx, select(t.domains.c.id).limit(1)) is not None
+
+
+def password_place(tx: Tx) -> str:
+    """Where the admin's first password is to be found, as `run` was told; empty when it is not known."""
+    found = first(tx, select(t.marks.c.place).where(t.marks.c.name == PASSWORD))
+    return found["place"] if found is not None else ""
 
 
 def _project(tx: Tx, name: str, description: str) -> str:

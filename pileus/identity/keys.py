@@ -1,93 +1,150 @@
-"""The keys that tokens are signed and encrypted with: files in a folder, the newest one in use, old ones kept while their tokens live.
+"""The keys that tokens are sealed with: rows that all processes share, each known everywhere before it seals.
 
-A key's file is named for the second it was made in. A key signs until its successor is made, so it is needed for one token
-lifetime after that, and then removed.
+A key is made some time before it seals anything (staged), seals until its successor does, and is kept for the tokens that it has
+sealed (Keystone's staged, primary and secondary keys). What a key is now follows from `signs_from` and the clock, so that a turn
+changes no row: it adds one, and the number after the newest can be added once only.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import bindparam, delete, select
 
 from pileus.errors import StartupError
+from pileus.identity.tables import keys as table
+from pileus.store import Tx
+from pileus.store.sql import Row, insert_new, rows
 
+STAGED = 300.0
+"""Most seconds between a key's making and its first use: longer than any process needs to re-read them, and than clocks differ."""
+READS = 4
+"""How often a process reads the keys while one is staged."""
 SUFFIX = ".key"
+
+_KEPT = select(table).order_by(table.c.number)
+_DROP = delete(table).where(table.c.number < bindparam("least"))
 
 
 class Keys:
-    """All methods but `seal` and `unseal` work on files: call them off the event loop."""
+    """The keys as this process has read them last."""
 
-    def __init__(self, folder: Path, *, rotation: float, lifetime: float) -> None:
-        self._folder = folder
-        self._rotation = rotation
-        self._lifetime = lifetime
-        self._made: list[int] = []
-        self._fernet: MultiFernet | None = None
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._signs_from: list[float] = []
+        self._fernets: list[Fernet] = []
+        self._all: MultiFernet | None = None
 
-    def open(self, now: float) -> None:
-        """Make the folder and the first key if they are not there, read all, rotate if it is time. Raises StartupError."""
+    def take(self, kept: Sequence[Row]) -> None:
+        """Use these from now on. Raises StartupError for a row that holds no key."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._folder.chmod(0o700)
-            for leftover in self._folder.glob("*.part"):
-                leftover.unlink()
-            self.rotate(now)
-        except OSError as error:
-            raise StartupError(f"token keys in {self._folder}: {error.strerror}") from None
-
-    def rotate(self, now: float) -> float:
-        """Make a new key if the newest is old enough, drop those that no living token needs; seconds until the next turn."""
-        made = self._list()
-        if not made or now - made[-1] >= self._rotation:
-            made.append(max(int(now), made[-1] + 1 if made else 0))
-            self._write(made[-1])
-        needed = [at for at, after in zip(made, [*made[1:], None], strict=True) if after is None or after + self._lifetime + 1 > now]
-        for at in set(made) - set(needed):
-            self._path(at).unlink()
-        if needed != self._made:
-            self._fernet = MultiFernet([self._read(at) for at in reversed(needed)])
-            self._made = needed
-        return max(1.0, needed[-1] + self._rotation - now)
+            fernets = [Fernet(row["secret"]) for row in kept]
+        except ValueError:
+            raise StartupError(
+                "table identity_keys holds something that is no Fernet key; restore it, or delete the row (its tokens end then)"
+            ) from None
+        self._fernets, self._signs_from = fernets, [row["signs_from"] for row in kept]
+        self._all = MultiFernet(list(reversed(fernets)))
 
     def seal(self, payload: bytes) -> str:
-        assert self._fernet is not None, "open() comes first"
-        return self._fernet.encrypt(payload).decode().rstrip("=")
+        """By the newest key whose time has come; where the clock was set back before all of them, by the oldest."""
+        assert self._fernets, "take() comes first"
+        now = self._now()
+        primary = max((at for at, start in enumerate(self._signs_from) if start <= now), default=0)
+        return self._fernets[primary].encrypt(payload).decode().rstrip("=")
 
     def unseal(self, token: str) -> bytes | None:
         """What was sealed; None for what none of our keys has sealed."""
-        assert self._fernet is not None, "open() comes first"
+        assert self._all is not None, "take() comes first"
         try:
-            return self._fernet.decrypt(token + "=" * (-len(token) % 4))
+            return self._all.decrypt(token + "=" * (-len(token) % 4))
         except (InvalidToken, ValueError):
             return None
 
-    def _list(self) -> list[int]:
-        names = [path.name.removesuffix(SUFFIX) for path in self._folder.glob("*" + SUFFIX)]
-        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
-    def _path(self, at: int) -> Path:
-        return self._folder / f"{at}{SUFFIX}"
+def staging(rotation: float) -> float:
+    """Seconds that a key is staged where one seals for `rotation` seconds."""
+    return min(STAGED, rotation / 2)
 
-    def _read(self, at: int) -> Fernet:
-        try:
-            return Fernet(self._path(at).read_bytes().strip())
-        except ValueError:
-            raise StartupError(f"{self._path(at)} holds no Fernet key; restore it, or remove it (its tokens end then)") from None
 
-    def _write(self, at: int) -> None:
-        """Whole or not at all, and on the disk before a token is signed with it."""
-        part = self._path(at).with_suffix(".part")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(descriptor, Fernet.generate_key())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        part.rename(self._path(at))
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def kept(tx: Tx) -> list[Row]:
+    """All keys, the oldest first."""
+    return rows(tx, _KEPT)
+
+
+def due(found: Sequence[Row], now: float, *, rotation: float, lifetime: float) -> bool:
+    """Has `tend` something to do?"""
+    return not found or _next_is_due(found, now, rotation) or _least_needed(found, now, rotation, lifetime) != found[0]["number"]
+
+
+def tend(tx: Tx, now: float, *, rotation: float, lifetime: float) -> None:
+    """Make the first key, stage the next one when its time is near, drop those that no living token needs.
+
+    Any number of processes may do it at once: a number is added by one of them.
+    """
+    found = kept(tx)
+    if not found:
+        _add(tx, 1, Fernet.generate_key().decode(), now)
+        return
+    if _next_is_due(found, now, rotation):
+        newest = found[-1]
+        _add(tx, newest["number"] + 1, Fernet.generate_key().decode(), max(now, newest["signs_from"]) + staging(rotation))
+    least = _least_needed(found, now, rotation, lifetime)
+    if least != found[0]["number"]:
+        tx.execute(_DROP, {"least": least})
+
+
+def adopt(tx: Tx, found: Sequence[tuple[float, str]]) -> list[str]:
+    """Take over keys from files (made at, secret; the oldest first) where there is no key yet; the secrets that are rows now."""
+    if not kept(tx):
+        for number, (made_at, secret) in enumerate(found, 1):
+            _add(tx, number, secret, made_at)
+    return [row["secret"] for row in kept(tx)]
+
+
+def in_files(folder: Path) -> list[tuple[float, str]]:
+    """The keys of a state folder that Pileus used when it was one process: `<second made>.key`. Raises StartupError."""
+    found = []
+    try:
+        names = [path.name.removesuffix(SUFFIX) for path in folder.glob("*" + SUFFIX)]
+        for at in sorted(int(name) for name in names if name.isascii() and name.isdigit()):
+            path = folder / f"{at}{SUFFIX}"
+            secret = path.read_bytes().strip()
+            Fernet(secret)
+            found.append((float(at), secret.decode()))
+    except OSError as error:
+        raise StartupError(f"token keys in {folder}: {error.strerror}") from None
+    except ValueError:
+        raise StartupError(f"{path} holds no Fernet key; restore it, or remove it (its tokens end then)") from None
+    return found
+
+
+def remove_files(folder: Path, found: Sequence[tuple[float, str]], adopted: Sequence[str]) -> None:
+    """Those of the files that are rows now, and the folder when nothing is left in it. Raises OSError."""
+    for at, secret in found:
+        if secret in adopted:
+            (folder / f"{at:.0f}{SUFFIX}").unlink(missing_ok=True)
+    for leftover in folder.glob("*.part"):
+        leftover.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _add(tx: Tx, number: int, secret: str, signs_from: float) -> None:
+    insert_new(tx, table, {"number": number, "secret": secret, "signs_from": signs_from})
+
+
+def _next_is_due(found: Sequence[Row], now: float, rotation: float) -> bool:
+    return bool(now >= found[-1]["signs_from"] + rotation - staging(rotation))
+
+
+def _least_needed(found: Sequence[Row], now: float, rotation: float, lifetime: float) -> int:
+    """A key seals until its successor does everywhere, and is needed for one token lifetime after that."""
+    for key, after in itertools.pairwise(found):
+        if after["signs_from"] + staging(rotation) + lifetime > now:
+            return int(key["number"])
+    return int(found[-1]["number"])

@@ -76,3 +76,19 @@ revocations = Table(
     text("audit_id", primary_key=True),
     Column("expires_at", Time, nullable=False, index=True),
 )
+
+keys = Table(
+    "identity_keys",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    text("secret", nullable=False),
+    Column("signs_from", Time, nullable=False),  # before that the key is staged: it opens tokens and seals none
+)
+
+marks = Table(
+    "identity_marks",
+    metadata,
+    text("name", primary_key=True),  # what is done once in a cloud's life
+    text("place", nullable=False),  # where: the machine and its state folder
+    Column("at", Time, nullable=False),
+)

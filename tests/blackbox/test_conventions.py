@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any, get_args
 
 import httpx
@@ -112,14 +115,22 @@ def ended_tokens(cloud: Cloud, admin: Person) -> dict[str, str]:
         elif how == "user":
             admin.delete("identity", f"/v3/users/{user_id}")
         else:
-            keys = Keys(cloud.state / "keys", rotation=86400, lifetime=86400)
-            keys.open(time.time())
+            keys = _keys(cloud.state)
             claims = unseal(one.token, keys)
             assert claims is not None
             found[how] = seal(type(claims)(**{**_fields(claims), "expires_at": time.time() - 1}), keys)
             alive = seal(type(claims)(**{**_fields(claims), "expires_at": time.time() + 60}), keys)
             assert one.call("GET", "compute", "/v2.1/servers", headers={"X-Auth-Token": alive}).status_code == 200
     return found
+
+
+def _keys(state: Path) -> Keys:
+    with closing(sqlite3.connect(f"file:{state}/pileus.db?mode=ro", uri=True)) as database:
+        database.row_factory = sqlite3.Row
+        found = [dict(row) for row in database.execute("SELECT * FROM identity_keys ORDER BY number")]
+    keys = Keys()
+    keys.take(found)
+    return keys
 
 
 def _fields(claims: Any) -> dict[str, Any]:

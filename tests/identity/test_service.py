@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from cryptography.fernet import Fernet
+from sqlalchemy import func, select, update
 
 from pileus import settings as tree
 from pileus.errors import StartupError, Unauthorized, Unavailable
-from pileus.identity import grants, service, users
+from pileus.identity import grants, keys, service, users
 from pileus.identity.service import Identity
 from pileus.identity.tables import assignments, revocations
+from pileus.identity.tables import keys as table_of_keys
 from pileus.settings import Settings
 from pileus.store import Tx
 from pileus.store.sqlite import SqliteStore
 from tests.identity.conftest import ADMIN_PASSWORD, BASE, Cloud
+from tests.identity.test_keys import write_files
 
 
 def count(tx: Tx, table: Any) -> int:
@@ -91,7 +93,7 @@ async def test_settings_have_their_effect(store: SqliteStore, tmp_path: Path) ->
     now += 60
     identity = Identity(store, chosen, tmp_path / "keys", BASE, now=lambda: now)
     await identity.start()
-    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["1000000.key", "1000121.key"]
+    assert [row["signs_from"] for row in await store.read(keys.kept)] == [1_000_000.0, 1_000_121.0 + 60.0]
     await identity.close()
 
 
@@ -100,6 +102,16 @@ async def test_a_token_lives_through_a_restart(cloud: Cloud, store: SqliteStore)
     await again.start()
     assert (await again.authenticate(cloud.headers["X-Auth-Token"])).user_id == cloud.boot.admin_id
     await again.close()
+
+
+async def test_a_token_of_a_state_folder_with_key_files_is_good_and_the_files_go(store: SqliteStore, tmp_path: Path) -> None:
+    (signs,) = write_files(tmp_path / "keys", 1000)
+    identity = Identity(store, Settings(), tmp_path / "keys", BASE)
+    await identity.start()
+    await identity.bootstrap("x")
+    assert not (tmp_path / "keys").exists()
+    assert signs.decrypt(await identity.service_token() + "==")
+    await identity.close()
 
 
 async def test_keys_that_cannot_be_read_stop_the_start(store: SqliteStore, tmp_path: Path) -> None:
@@ -142,7 +154,66 @@ async def test_a_good_token_is_remembered_for_a_while_and_until_anything_changes
     for _ in range(3):
         with pytest.raises(Unauthorized):
             await cloud.identity.authenticate("nonsense")
-    assert asked.reads == 2  # nor do strangers cost the database anything
+    assert asked.reads == 3  # nor do strangers cost the database anything but one look whether there are other keys by now
+
+
+async def another(cloud: Cloud, store: SqliteStore, base: str = BASE) -> Identity:
+    """One more process on the same database."""
+    identity = Identity(store, Settings(), cloud.keys_folder, base, now=cloud.clock)
+    await identity.start()
+    return identity
+
+
+async def test_a_token_of_a_key_that_is_new_here_is_good_at_once_and_strangers_cost_one_reading(
+    cloud: Cloud, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cloud.identity.write(renew)
+    other = await another(cloud, store)
+    token = await other.service_token()
+    await other.close()
+    asked = Counting(cloud.identity, monkeypatch)
+    with pytest.raises(Unauthorized):
+        await cloud.identity.authenticate(token)
+    assert asked.reads == 0  # they were read when the cloud started, just now
+    cloud.clock.passed += service.READ_APART + 0.1
+    assert await asyncio.gather(*[cloud.identity.authenticate(token) for _ in range(5)])
+    assert asked.reads == 1 + 5  # the keys once, and each request its grant
+    for passed, reads in ((0.0, 6), (service.READ_APART + 0.1, 7), (0.0, 7)):
+        cloud.clock.passed += passed
+        answers = await asyncio.gather(*[cloud.identity.authenticate("nonsense") for _ in range(9)], return_exceptions=True)
+        assert {type(answer) for answer in answers} == {Unauthorized}
+        assert asked.reads == reads
+
+
+def renew(tx: Tx) -> None:
+    """Another key than the one that was read."""
+    tx.execute(update(table_of_keys).values(secret=Fernet.generate_key().decode()))
+
+
+@pytest.mark.parametrize("how", ["revoked", "disabled", "role", "password", "deleted"])
+async def test_what_one_process_ends_all_others_refuse_in_time(cloud: Cloud, store: SqliteStore, how: str) -> None:
+    user, project = await cloud.member()
+    token = (await cloud.headers_of(user["id"], "wonderland", project["id"]))["X-Auth-Token"]
+    others = [await another(cloud, store) for _ in range(2)]
+    for other in others:
+        assert (await other.authenticate(token)).user_id == user["id"]
+    role = f"/v3/projects/{project['id']}/users/{user['id']}/roles/{await cloud.role('member')}"
+    end = {
+        "revoked": ("DELETE", "/v3/auth/tokens", {"X-Subject-Token": token}, None),
+        "disabled": ("PATCH", f"/v3/users/{user['id']}", {}, {"user": {"enabled": False}}),
+        "role": ("DELETE", role, {}, None),
+        "password": ("PATCH", f"/v3/users/{user['id']}", {}, {"user": {"password": "new"}}),
+        "deleted": ("DELETE", f"/v3/users/{user['id']}", {}, None),
+    }
+    method, path, headers, body = end[how]
+    assert (await cloud.http.request(method, path, headers={**cloud.headers, **headers}, json=body)).is_success
+    with pytest.raises(Unauthorized):
+        await cloud.identity.authenticate(token)
+    cloud.clock.passed += service.FRESH
+    for other in others:
+        with pytest.raises(Unauthorized):
+            await other.authenticate(token)
+        await other.close()
 
 
 async def test_what_was_read_before_a_write_is_not_remembered_after_it(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,35 +258,37 @@ async def test_revocations_are_forgotten_when_their_tokens_are_over(cloud: Cloud
     assert await cloud.identity.read(count, revocations) == 0
 
 
-async def test_upkeep_rotates_and_purges_by_itself_and_survives_a_failure(
-    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_upkeep_turns_keys_and_purges_by_itself_and_survives_a_failure(
+    cloud: Cloud, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Four turns: nothing to do, the database is away, a key is due, and the hour of the purge is over."""
     turns: list[float] = []
     enough = asyncio.Event()
+    read = store.read
+
+    async def away(*args: Any) -> Any:
+        raise Unavailable("away")
 
     async def sleep(seconds: float) -> None:
         turns.append(seconds)
-        if len(turns) == 3:
+        monkeypatch.setattr(store, "read", away if len(turns) == 1 else read)
+        if len(turns) == 2:
+            cloud.clock.passed = Settings().identity.key_rotation
+        elif len(turns) == 3:
+            await store.write(grants.revoke, claims)
+            cloud.clock.passed += 2 * cloud.identity.lifetime
+        elif len(turns) == 4:
             enough.set()
             await asyncio.Event().wait()
 
-    identity = Identity(store, Settings(), tmp_path / "keys", BASE)
-    rotate = identity._keys.rotate
-    results: Iterator[OSError | float] = iter((OSError("no space"), 30.0, 1e9))
-
-    def turn(now: float) -> float:
-        result = next(results)
-        if isinstance(result, OSError):
-            raise result
-        return result
-
-    await asyncio.to_thread(identity._keys.open, 0.0)
-    monkeypatch.setattr(identity._keys, "open", lambda now: rotate(now))
-    monkeypatch.setattr(identity._keys, "rotate", turn)
+    claims = (await cloud.identity.validate(cloud.headers["X-Auth-Token"])).claims
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    await identity.start()
-    await asyncio.wait_for(enough.wait(), 10)
+    identity = await another(cloud, store)
+    async with asyncio.timeout(10):
+        await enough.wait()
     monkeypatch.undo()
-    assert turns == [60.0, 30.0, service.UPKEEP]
+    assert turns == [keys.STAGED / keys.READS] * 4
+    assert [row["number"] for row in await store.read(keys.kept)] == [2, 3]  # of the first no token lives
+    assert await store.read(count, revocations) == 0
     await identity.close()
     assert identity._upkeep is not None and identity._upkeep.done()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,9 +16,9 @@ IDS = st.uuids().map(lambda uid: uid.hex) | st.text(st.characters(exclude_catego
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    ring = Keys(tmp_path_factory.mktemp("keys"), rotation=1e9, lifetime=1e9)
-    ring.open(0.0)
+def keys() -> Keys:
+    ring = Keys()
+    ring.take([{"number": 1, "secret": Fernet.generate_key().decode(), "signs_from": 0.0}])
     return ring
 
 
