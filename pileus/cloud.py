@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from pileus import firststart, roles
 from pileus.bus.inprocess import InProcessBus
+from pileus.choice import Choice
 from pileus.errors import StartupError
 from pileus.host.service import Host
 from pileus.hosts import hollow_hosts, real_host
 from pileus.http.server import HttpServer, listening, public_url
+from pileus.lockfile import claimed
 from pileus.parts import Stack
 from pileus.services import FACES, assemble
 from pileus.settings import Settings
@@ -25,14 +23,6 @@ from pileus.store.sqlite import SqliteStore
 
 HEARD_LIMIT = 60.0
 """Seconds in which all hosts of a process that has started them must have said that they live."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which hypervisor runs the guests, and why in words."""
-
-    hypervisor: str
-    reason: str
 
 
 class Cloud:
@@ -43,7 +33,7 @@ class Cloud:
         self.choice = choice
         self.state = Path(settings.state).absolute()
         self.hosts: list[Host] = []
-        self.clouds_yaml: Path | None = None
+        self.access = firststart.Access(None)
         self.base_url = ""
         self._stack = Stack()
         self._server: HttpServer | None = None
@@ -82,7 +72,7 @@ class Cloud:
         stack.push_async_callback(bus.close)
         services = assemble(settings, self.state, store, bus, self.base_url)
         await stack.run(services.identity)
-        self.clouds_yaml = await firststart.run(self.state, self.base_url, services.identity, store, services.network.config)
+        self.access = await firststart.run(self.state, self.base_url, services.identity, store, services.network.config)
         await stack.run(services.images)
         await roles.network_rpc(stack, services)
         compute = roles.ComputeWorker(services, exclusive=True)
@@ -100,27 +90,6 @@ class Cloud:
             raise StartupError(f"not all of {len(self.hosts)} hosts were heard of within {HEARD_LIMIT:.0f} s") from None
         # Only now: what was under way when we were ended would fail on hosts that seem down because nobody has heard of them since.
         await stack.run(compute.worker)
-
-
-@contextlib.contextmanager
-def claimed(state: Path) -> Iterator[None]:
-    """The state folder is ours alone while this lasts. Raises StartupError."""
-    try:
-        state.mkdir(mode=0o711, parents=True, exist_ok=True)
-        file = (state / "lock").open("a+")
-    except OSError as error:
-        raise StartupError(f"state folder {state}: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise StartupError(f"state folder {state} is in use by another pileus (pid {file.read().strip() or '?'})") from None
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def effective(settings: Settings, origins: Mapping[str, str], choice: Choice) -> Settings:

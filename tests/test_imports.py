@@ -13,7 +13,7 @@ SERVICES = ("identity", "image", "placement", "compute", "network")
 # From the top of the house to its ground; a module may import from its own floor and from those below.
 FLOORS: list[tuple[str, ...]] = [
     ("pileus.cli", "pileus.__main__"),
-    ("pileus.cloud",),
+    ("pileus.cloud", "pileus.serving", "pileus.choice"),
     ("pileus.roles",),
     ("pileus.services",),
     ("pileus.firststart", "pileus.hosts", "pileus.operator_api"),
@@ -24,7 +24,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("pileus.http",),
     ("pileus.store", "pileus.bus", "pileus.clients", "pileus.qemuimg", "pileus.tinyguest"),
     ("pileus.timeline",),
-    ("pileus.settings", "pileus.messages", "pileus.errors", "pileus.context", "pileus.parts"),
+    ("pileus.settings", "pileus.messages", "pileus.errors", "pileus.context", "pileus.parts", "pileus.gather", "pileus.lockfile", "pileus.process", "pileus.supervisor"),
     ("pileus",),
 ]
 RULES_MAY_NOT = ("pileus.http", "pileus.host")

@@ -63,6 +63,69 @@ def up(
     start(settings, origins)
 
 
+serve = typer.Typer(no_args_is_help=True, help="One role of a cloud whose roles are apart (PostgreSQL and NATS between them).")
+app.add_typer(serve, name="serve")
+
+Workers = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="How many processes.")]
+
+
+@serve.command("api")
+def serve_api(
+    faces: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Which of identity, image, placement, compute, network [default: all].")
+    ] = "",
+    listen: Annotated[str | None, typer.Option(metavar="ADDR:PORT", help="Where the APIs answer [default: 127.0.0.1:8774].")] = None,
+    workers: Workers = 1,
+    state: State = None,
+    config: Config = None,
+) -> None:
+    """The APIs. All five, or some."""
+    settings, _ = _load(config, {"state": state, "api.listen": listen})
+    from pileus.cli.serve import api
+
+    api(settings, faces, workers)
+
+
+@serve.command("worker")
+def serve_worker(workers: Workers = 1, config: Config = None) -> None:
+    """The durable work on servers. Scheduling, actions, the sweep of what is due."""
+    settings, _ = _load(config, {})
+    from pileus.cli.serve import worker
+
+    worker(settings, workers)
+
+
+@serve.command("network-rpc")
+def serve_network_rpc(
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="How many processes [default: network.rpc_workers].")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """The agents' RPC and the notifier."""
+    settings, _ = _load(config, {"network.rpc_workers": workers})
+    from pileus.cli.serve import network_rpc
+
+    network_rpc(settings)
+
+
+@serve.command("host")
+def serve_host(
+    part: Annotated[str, typer.Option(metavar="both|compute|network", help="The whole host, or one side of it.")] = "both",
+    hypervisor: Annotated[str | None, typer.Option(metavar="auto|qemu|simulated", help="What runs the guests [default: auto].")] = None,
+    hosts: Annotated[int | None, typer.Option(metavar="N", help="How many hosts; more than 1 only simulated [default: 1].")] = None,
+    switch_db: SwitchDb = None,
+    state: State = None,
+    config: Config = None,
+) -> None:
+    """A hypervisor host, or many hollow ones. Knows the bus and the image API, no database."""
+    given = {"state": state, "host.hypervisor": hypervisor, "host.hosts": hosts, "host.switch_db": switch_db}
+    settings, _ = _load(config, given)
+    from pileus.cli.serve import host
+
+    host(settings, part)
+
+
 @app.command()
 def down(
     state: State = None,
