@@ -1,0 +1,243 @@
+"""A cloud whose roles are apart, as processes on loopback: for tests, benches and chaos runs.
+
+    async with Cluster(folder, {"network.rpc_workers": 2}, roles=("api", "worker", "network-rpc", "hollow:100")) as cluster:
+        cluster.url                     # of the APIs
+        cluster.processes["worker"]     # a Process: kill(), stop(), freeze(), thaw(), start(), log, cpu()
+
+PostgreSQL and NATS are private and real. A role is `api`, `worker`, `network-rpc`, `host`, `hollow:N` (N hollow hosts), each with an
+optional `@NAME` (`worker@2`: one more of it, called so); what follows in words are arguments of its command (`api --workers 2`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.engines.nats import NatsServer, free_port
+from tests.engines.postgresql import PostgresServer
+
+LIMIT = 60.0
+ROLES = ("api", "worker", "network-rpc", "hollow:2")
+
+
+class Process:
+    """One `pileus serve …` with its children. It is started again with the same words."""
+
+    def __init__(self, name: str, words: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        self._words = list(words)
+        self._environ = dict(environ)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._spent = 0.0
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Returns at once; `ready` waits."""
+        assert not self.running, f"{self.name} runs already"
+        with self.log.open("ab") as log:
+            self._said = log.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pileus", *self._words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environ,
+                start_new_session=True,
+            )
+
+    async def ready(self) -> None:
+        """Until it says so. Raises RuntimeError with its log where it ends instead, TimeoutError."""
+        async with asyncio.timeout(LIMIT):
+            while b"Ctrl-C ends it." not in self._news():
+                if not self.running:
+                    raise RuntimeError(f"{self.name} did not start: {self._news()[-3000:].decode(errors='replace')}")
+                await asyncio.sleep(0.01)
+
+    def kill(self) -> None:
+        """kill -9 of it and all its children."""
+        self._signal(signal.SIGKILL)
+        self._reap()
+
+    def stop(self) -> None:
+        """SIGTERM, and wait for the end."""
+        if self.running:
+            assert self._process is not None
+            self._process.terminate()
+        self._reap()
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def pids(self) -> list[int]:
+        """It and its descendants."""
+        if not self.running:
+            return []
+        assert self._process is not None
+        found = [self._process.pid]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                found += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return found
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it and its children have used in all their lives."""
+        return self._spent + self._cpu_now()
+
+    def _cpu_now(self) -> float:
+        return sum(_cpu(pid) for pid in self.pids())
+
+    def _news(self) -> bytes:
+        with self.log.open("rb") as file:
+            file.seek(self._said)
+            return file.read()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if number is signal.SIGKILL:
+            self._spent += self._cpu_now()
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _reap(self) -> None:
+        if self._process is None:
+            return
+        try:
+            self._process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+
+
+class Cluster:
+    """See the module. `settings`: dotted keys for every process; `own`: for the role of that name alone, beside them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        roles: Sequence[str] = ROLES,
+        own: Mapping[str, Mapping[str, Any]] | None = None,
+        fsync: bool = False,
+        postgresql: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.postgres = PostgresServer(fsync=fsync, settings=postgresql)
+        self.nats = NatsServer(folder / "nats")
+        self.processes: dict[str, Process] = {}
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.database = ""
+        self._settings = dict(settings or {})
+        self._own = own or {}
+        self._roles = roles
+
+    async def start(self) -> None:
+        """PostgreSQL, NATS, then the roles, the API first (it makes what a new cloud has), the rest at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self.postgres.start)
+        await asyncio.to_thread(self.nats.start)
+        self.database = await self.postgres.fresh(empty=True)
+        self._upgrade()
+        for role in self._roles:
+            process = self.add(role)
+            process.start()
+            if role.startswith("api"):
+                await process.ready()
+        await asyncio.gather(*[process.ready() for process in self.processes.values()])
+
+    def add(self, role: str, **settings: Any) -> Process:
+        """One more process of a role, not yet started."""
+        words = role.split()
+        kind, _, number = words[0].partition("@")[0].partition(":")
+        words = (
+            ["serve", "host", "--hypervisor", "simulated", "--hosts", number, *words[1:]]
+            if kind == "hollow"
+            else ["serve", kind, *words[1:]]
+        )
+        name = role.split()[0]
+        environ = self.environ(name, **settings)
+        if kind in ("hollow", "host", "api"):
+            words += ["--state", str(self.folder / name.replace(":", "-"))]
+        made = self.processes[name] = Process(name, words, self.folder / f"{name.replace(':', '-')}.log", environ)
+        return made
+
+    def environ(self, name: str = "", **settings: Any) -> dict[str, str]:
+        """The environment of a process of this cloud."""
+        rest = {key: value for key, value in os.environ.items() if not key.startswith(("PILEUS_", "OS_", "NOTIFY_"))}
+        ours = {
+            "api.listen": f"127.0.0.1:{self.port}",
+            "api.public_url": self.url,
+            "host.api_url": self.url,
+            "database.url": self.database,
+            "bus.url": self.nats.url,
+            **self._settings,
+            **self._own.get(name, {}),
+            **settings,
+        }
+        return rest | {"PILEUS_" + key.upper().replace(".", "__"): str(value) for key, value in ours.items()}
+
+    @property
+    def clouds_yaml(self) -> Path:
+        return self.folder / next(name for name in self.processes if name.startswith("api")) / "clouds.yaml"
+
+    def password(self) -> str:
+        found = re.search(r'password: "(.*)"', self.clouds_yaml.read_text())
+        assert found is not None
+        return found[1]
+
+    def cpu(self) -> float:
+        """Seconds of CPU of all of it: roles, hosts, PostgreSQL, NATS."""
+        own = sum(process.cpu() for process in self.processes.values())
+        return own + self.postgres.cpu() + _cpu(self.nats.pid or 0)
+
+    async def close(self) -> None:
+        for process in reversed(self.processes.values()):
+            process.thaw()
+            await asyncio.to_thread(process.stop)
+        await asyncio.to_thread(self.nats.kill)
+        await asyncio.to_thread(self.postgres.stop)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def _upgrade(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "pileus", "db", "upgrade"], env=self.environ(), capture_output=True, timeout=LIMIT, text=True
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"db upgrade: {done.stderr}")
+
+
+def _cpu(pid: int) -> float:
+    """Seconds that a process has used, with those of its children that have ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
