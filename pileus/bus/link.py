@@ -56,11 +56,11 @@ class _Sink(asyncio.Future[Msg]):
         self._take(message)
 
 
-class _Transport(TcpTransport):
+class _Transport(TcpTransport):  # type: ignore[misc]
     """Can be cut whatever waits to be sent, and sends nothing in the clear where TLS was asked for."""
 
     def __init__(self, *, secure: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._insecure = secure
 
     def __bool__(self) -> bool:
@@ -73,7 +73,7 @@ class _Transport(TcpTransport):
     def write(self, payload: bytes) -> None:
         if self._insecure:
             raise LinkError("the server offers no TLS, but bus.url says tls://", final=True)
-        super().write(payload)  # type: ignore[no-untyped-call]
+        super().write(payload)
 
     def abort(self) -> None:
         for writer in (self._io_writer, self._bare_io_writer):
@@ -132,12 +132,12 @@ class Link:
     @property
     def backlog(self) -> int:
         """Bytes that wait to be sent."""
-        return self._client.pending_data_size
+        return int(self._client.pending_data_size)
 
     @property
     def max_payload(self) -> int:
         """Bytes that a message may have here."""
-        return self._client.max_payload
+        return int(self._client.max_payload)
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> bool:
         """Send at once, without waiting for the server; False where the connection is over."""

@@ -40,6 +40,8 @@ PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 """Seconds between tries to connect again: from the first to the second, with jitter, so that not all come back at once."""
 HOOK_LIMIT = 5.0
+INBOX = "_INBOX"
+"""What the subjects of answers begin with: `_INBOX.` the control plane's, `_INBOX_<token>.` a host's."""
 NO_RESPONDERS = "503"
 
 
@@ -83,7 +85,7 @@ class NatsBus:
         self._announcer: asyncio.Task[None] | None = None
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
-        self._inbox = f"_INBOX{'_' + token(host) if host else ''}.{secrets.token_hex(8)}"
+        self._inbox = f"{INBOX}{'_' + token(host) if host else ''}.{secrets.token_hex(8)}"
         self._asked = itertools.count()
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._hooks: dict[object, Callable[[], Awaitable[None]]] = {}
@@ -133,7 +135,7 @@ class NatsBus:
 
         async def handle(message: Msg) -> None:
             said = await answer(message.subject, message.data)
-            if not message.reply:
+            if not message.reply.startswith(INBOX):  # an asker names where we speak to: nobody is to have a command sent so
                 return
             if self._link is not None and len(said) > self._link.max_payload:
                 said = f"-the answer is too large for the bus: {len(said)} bytes, it takes {self._link.max_payload}".encode()

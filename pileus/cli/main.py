@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pileus import __version__
+from pileus.cli import bus, host
 from pileus.errors import StartupError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ SwitchDb = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Server = Annotated[str, typer.Argument(metavar="SERVER", help="Name or id of a server.")]
+
+app.add_typer(bus.app, name="bus")
+app.add_typer(host.app, name="host")
 
 
 def _show_version(wanted: bool) -> None:

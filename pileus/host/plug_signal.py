@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pileus.bus import Bus, BusError
-from pileus.host.agent import Agent, WireError
+from pileus.host.agent import WireError
+from pileus.host.network_side import NetworkSide
 from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest, from_host
 
 FIRST_LOOK = 1.0
 """Seconds without a word after which the level is read; then after twice as long, and so on, and once more at the end."""
 
 
-Heard = Literal["wired", "failed", "nothing"]
+Heard = Literal["wired", "failed", "look", "nothing"]
 Level = Literal["wired", "failed", "not yet", "unknown"]
 
 
@@ -50,8 +51,8 @@ class PlugSignal(Protocol):
 class LocalSignal:
     """Ask the agent on this host to wire, and wait for it."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, network: NetworkSide) -> None:
+        self._network = network
 
     def expect(self, server_id: str, ports: Sequence[PortWiring]) -> None:
         pass
@@ -59,7 +60,7 @@ class LocalSignal:
     async def ready(self, server_id: str, ports: Sequence[PortWiring], limit: float) -> dict[str, float]:
         try:
             async with asyncio.timeout(limit):
-                levels = await asyncio.gather(*[self._agent.wire(port) for port in ports])
+                levels = await asyncio.gather(*[self._network.wire(port) for port in ports])
         except WireError as error:
             raise PlugFailed("wired", str(error)) from None
         if not levels:
@@ -76,6 +77,8 @@ class _Wait:
 
     missing: set[str]
     failed: str = ""
+    look: bool = False
+    """Words may have been lost: the level is to be read."""
     change: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -102,6 +105,12 @@ class CallbackSignal:
             wait.missing.discard(event.tag)
         wait.change.set()
 
+    def look_again(self) -> None:
+        """Words may have been lost: whoever waits reads the level at once."""
+        for wait in self._waits.values():
+            wait.look = True
+            wait.change.set()
+
     async def ready(self, server_id: str, ports: Sequence[PortWiring], limit: float) -> dict[str, float]:
         wait = self._waits.get(server_id) or _Wait({port.port_id for port in ports})
         self._waits[server_id] = wait
@@ -116,6 +125,8 @@ class CallbackSignal:
                 return {"signalled": time.time()}
             if "failed" in (level, heard if level == "unknown" else ""):
                 raise PlugFailed("signalled", f"network-vif-failed: port {wait.failed or ports[0].port_id} could not be wired")
+            if heard == "look":
+                continue
             if heard != "nothing":  # the word was an older binding's
                 wait.missing, wait.failed = {port.port_id for port in ports}, ""
             elif patience >= left:
@@ -129,11 +140,14 @@ class CallbackSignal:
     async def _heard(self, wait: _Wait, limit: float) -> Heard:
         try:
             async with asyncio.timeout(limit):
-                while wait.missing and not wait.failed:
+                while wait.missing and not wait.failed and not wait.look:
                     wait.change.clear()
                     await wait.change.wait()
         except TimeoutError:
             return "nothing"
+        if wait.look:
+            wait.look = False
+            return "look"
         return "failed" if wait.failed else "wired"
 
     async def _level(self, ports: Sequence[PortWiring]) -> Level:

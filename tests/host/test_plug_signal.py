@@ -190,3 +190,23 @@ async def test_callback_a_word_about_an_older_binding_is_not_believed(bus: InPro
     wired["a"] = 2
     await signal.event(HostEvent(SERVER, "network-vif-plugged", "completed", "a"))
     assert "signalled" in await waiting
+
+
+async def test_callback_looks_again_when_words_may_have_been_lost(bus: InProcessBus) -> None:
+    wired: dict[str, int] = {}
+
+    async def answer(request: ReadinessRequest) -> Readiness:
+        return Readiness(dict(wired), {})
+
+    bus.serve(from_hosts(READINESS), ReadinessRequest, answer)
+    signal = CallbackSignal("h1", bus, question_limit=1.0)
+    signal.expect(SERVER, [port("a")])
+    waiting = asyncio.create_task(signal.ready(SERVER, [port("a")], 60))
+    await asyncio.sleep(0)
+    signal.look_again()
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    wired["a"] = 1
+    signal.look_again()
+    async with asyncio.timeout(plug_signal.FIRST_LOOK / 2):
+        assert "signalled" in await waiting
