@@ -146,8 +146,12 @@ class Cluster:
         self.url = f"http://127.0.0.1:{self.port}"
         self.database = ""
         self._settings = dict(settings or {})
-        self._own = own or {}
+        self._own = {name: dict(values) for name, values in (own or {}).items()}
         self._roles = roles
+
+    def place(self, key: str, value: Any, *, only: str = "") -> None:
+        """Give a setting to every process that is started from now on, or to the one of that name."""
+        (self._own.setdefault(only, {}) if only else self._settings)[key] = value
 
     async def start(self) -> None:
         """PostgreSQL, NATS, then the roles, the API first (it makes what a new cloud has), the rest at once."""
@@ -173,6 +177,8 @@ class Cluster:
             else ["serve", kind, *words[1:]]
         )
         name = role.split()[0]
+        if kind in ("hollow", "host"):
+            settings = {"host.name": _host_name(name), **settings}
         environ = self.environ(name, **settings)
         if kind in ("hollow", "host", "api"):
             words += ["--state", str(self.folder / name.replace(":", "-"))]
@@ -232,6 +238,11 @@ class Cluster:
         )
         if done.returncode != 0:
             raise RuntimeError(f"db upgrade: {done.stderr}")
+
+
+def _host_name(name: str) -> str:
+    """The host's name of a process: what stands behind the `@`, else its role."""
+    return name.partition("@")[2] or name.partition(":")[0]
 
 
 def _cpu(pid: int) -> float:

@@ -1,0 +1,137 @@
+"""Servers come and go through the API, whatever happens to it; and what came of each."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+PATIENCE = 5.0
+
+
+@dataclass
+class Counts:
+    created: int = 0
+    deleted: int = 0
+    unanswered: int = 0
+    refused: dict[int, int] = field(default_factory=dict)
+
+
+class Load:
+    """One project's user. Answers that are lost are not known: what is there is asked at the end."""
+
+    def __init__(self, url: str, password: str, dice: random.Random) -> None:
+        self.counts = Counts()
+        self.known: set[str] = set()
+        self.deleted: set[str] = set()
+        self._url = url
+        self._password = password
+        self._dice = dice
+        self._number = 0
+        self._network = ""
+        self._http = httpx.AsyncClient(timeout=10.0, limits=httpx.Limits(max_connections=50))
+
+    async def start(self) -> None:
+        await self._sign_in()
+        networks = await self.ask("GET", "/network/v2.0/networks")
+        self._network = networks["networks"][0]["id"]
+        await self.ask("PUT", f"/compute/v2.1/os-quota-sets/{self.project}", {"quota_set": {"instances": -1, "cores": -1, "ram": -1}})
+        await self.ask("PUT", f"/network/v2.0/quotas/{self.project}", {"quota": {"port": -1}})
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def run(self, seconds: float, *, rate: float, most: int) -> None:
+        """Create at about this rate (1/s) and delete so that about `most` are there."""
+        ends = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as group:
+            while time.monotonic() < ends:
+                await asyncio.sleep(self._dice.expovariate(rate))
+                group.create_task(self._create())
+                alive = self.known - self.deleted
+                if alive and self._dice.random() < len(alive) / most:
+                    group.create_task(self._delete(self._dice.choice(sorted(alive))))
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask until answered; the body. Raises RuntimeError for a refusal."""
+        while True:
+            answer = await self._once(method, path, body)
+            if answer is not None and answer.status_code < 500:
+                if answer.status_code >= 400:
+                    raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
+                return answer.json() if answer.content else None
+            await asyncio.sleep(0.2)
+
+    async def servers(self) -> list[dict[str, Any]]:
+        """All that are there, in full."""
+        found: list[dict[str, Any]] = []
+        path = "/compute/v2.1/servers/detail?limit=500"
+        while True:
+            page = await self.ask("GET", path + (f"&marker={found[-1]['id']}" if found else ""))
+            found += page["servers"]
+            if len(page["servers"]) < 500:
+                return found
+
+    async def settle(self, limit: float) -> list[dict[str, Any]]:
+        """Wait until no server is on its way; all that are there. Raises TimeoutError that names who is stuck."""
+        ends = time.monotonic() + limit
+        while True:
+            found = await self.servers()
+            moving = [s for s in found if s["status"] == "BUILD" or s["OS-EXT-STS:task_state"] is not None]
+            if not moving:
+                return found
+            if time.monotonic() > ends:
+                stuck = [(s["id"], s["status"], s["OS-EXT-STS:task_state"], s.get("OS-EXT-SRV-ATTR:host")) for s in moving]
+                raise TimeoutError(f"stuck: {stuck}")
+            await asyncio.sleep(0.2)
+
+    async def _create(self) -> None:
+        self._number += 1
+        body = {"name": f"chaos-{self._number}", "flavorRef": "1", "imageRef": "", "networks": [{"uuid": self._network}]}
+        answer = await self._once("POST", "/compute/v2.1/servers", {"server": body})
+        if answer is not None and answer.status_code == 202:
+            self.counts.created += 1
+            self.known.add(answer.json()["server"]["id"])
+        self._count(answer, 202)
+
+    async def _delete(self, server_id: str) -> None:
+        answer = await self._once("DELETE", f"/compute/v2.1/servers/{server_id}")
+        if answer is not None and answer.status_code in (204, 404):
+            self.counts.deleted += 1
+            self.deleted.add(server_id)
+        self._count(answer, 204)
+
+    def _count(self, answer: httpx.Response | None, good: int) -> None:
+        if answer is None:
+            self.counts.unanswered += 1
+        elif answer.status_code != good:
+            self.counts.refused[answer.status_code] = self.counts.refused.get(answer.status_code, 0) + 1
+
+    async def _once(self, method: str, path: str, body: Any = None) -> httpx.Response | None:
+        """None: no answer came, and what was asked may have been done or not."""
+        try:
+            answer = await self._http.request(method, self._url + path, json=body, headers=self._headers)
+        except httpx.HTTPError:
+            return None
+        if answer.status_code == 401:
+            await self._sign_in()
+        return answer
+
+    async def _sign_in(self) -> None:
+        user = {"name": "admin", "domain": {"id": "default"}, "password": self._password}
+        scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
+        auth = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
+        while True:
+            try:
+                answer = await self._http.post(f"{self._url}/identity/v3/auth/tokens", json=auth)
+                if answer.status_code == 201:
+                    break
+            except httpx.HTTPError:
+                pass
+            await asyncio.sleep(0.2)
+        self._headers = {"X-Auth-Token": answer.headers["x-subject-token"], "OpenStack-API-Version": "compute 2.90"}
+        self.project = answer.json()["token"]["project"]["id"]

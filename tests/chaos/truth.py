@@ -1,0 +1,99 @@
+"""Whether what is written down is consistent with itself: nobody holds what nobody has, and every counter counts."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import Any
+
+import asyncpg
+
+LIMIT = 30.0
+
+# Each asks for what must not be there. A row of an answer is a lie, and names itself.
+LIES = {
+    "an action is open on no server, or on one that is gone": """
+        SELECT a.id, a.name, a.state, a.server_id FROM compute_actions a LEFT JOIN compute_servers s ON s.id = a.server_id
+        WHERE a.state NOT IN ('done', 'failed', 'overtaken') AND (s.id IS NULL OR s.deleted_at IS NOT NULL)""",
+    "an action never ends: it is open and never due": """
+        SELECT id, name, state, server_id FROM compute_actions WHERE state NOT IN ('done', 'failed', 'overtaken') AND due_at IS NULL""",
+    "a server in ERROR has no fault": """
+        SELECT id FROM compute_servers WHERE vm_state = 'error' AND deleted_at IS NULL AND (fault IS NULL OR fault::text = 'null')""",
+    "a claim outlives its server, or stands where the server is not": """
+        SELECT c.id, p.name, s.host, s.vm_state FROM placement_consumers c
+        LEFT JOIN placement_allocations a ON a.consumer_id = c.id LEFT JOIN placement_providers p ON p.id = a.provider_id
+        LEFT JOIN compute_servers s ON s.id = c.id AND s.deleted_at IS NULL
+        WHERE s.id IS NULL OR s.host IS DISTINCT FROM p.name""",
+    "a server is on a host without a claim": """
+        SELECT s.id, s.host, s.vm_state FROM compute_servers s LEFT JOIN placement_consumers c ON c.id = s.id
+        WHERE s.deleted_at IS NULL AND s.host IS NOT NULL AND c.id IS NULL""",
+    "an inventory's use is not the sum of its allocations": """
+        SELECT i.provider_id, i.resource_class, i.used, sum(a.used) FROM placement_inventories i
+        LEFT JOIN placement_allocations a USING (provider_id, resource_class)
+        GROUP BY 1, 2, 3 HAVING i.used <> coalesce(sum(a.used), 0)""",
+    "an inventory is overbooked": "SELECT provider_id, resource_class, used, capacity FROM placement_inventories WHERE used > capacity",
+    "a port outlives its server": """
+        SELECT p.id, p.server_id, s.vm_state FROM network_ports p LEFT JOIN compute_servers s ON s.id = p.server_id AND s.deleted_at IS NULL
+        WHERE p.server_id IS NOT NULL AND (s.id IS NULL OR s.host IS NULL)""",
+    "a server that is active has a port that is not wired on its host": """
+        SELECT s.id, s.host, p.host, p.level FROM compute_servers s JOIN network_ports p ON p.server_id = s.id
+        WHERE s.deleted_at IS NULL AND s.vm_state = 'active' AND (p.host <> s.host OR p.level <> 'wired')""",
+    "a server that is active has no port": """
+        SELECT s.id FROM compute_servers s LEFT JOIN network_ports p ON p.server_id = s.id
+        WHERE s.deleted_at IS NULL AND s.vm_state = 'active' AND p.id IS NULL""",
+    "an address outlives its port": """
+        SELECT a.ip, a.port_id FROM network_allocations a LEFT JOIN network_ports p ON p.id = a.port_id WHERE p.id IS NULL""",
+    "an address is free and given": """
+        SELECT a.ip, f.first, f.last FROM network_allocations a
+        JOIN network_free_addresses f ON f.subnet_id = a.subnet_id AND a.address BETWEEN f.first AND f.last""",
+    "two free ranges overlap": """
+        SELECT f.subnet_id, f.first, g.first FROM network_free_addresses f
+        JOIN network_free_addresses g ON g.subnet_id = f.subnet_id AND g.first > f.first AND g.first <= f.last""",
+    "compute was never told of a port": "SELECT port_id, name, attempts FROM network_outbox",
+    "a project's servers are not what its quota counts": """
+        SELECT u.project_id, u.instances, count(s.id) FROM compute_usage u
+        LEFT JOIN compute_servers s ON s.project_id = u.project_id AND s.deleted_at IS NULL
+        GROUP BY 1, 2 HAVING u.instances <> count(s.id)""",
+    "a project's ports are not what its quota counts": """
+        SELECT q.project_id, q.used, count(p.id) FROM network_quota_usage q LEFT JOIN network_ports p ON p.project_id = q.project_id
+        WHERE q.resource = 'port' GROUP BY 1, 2 HAVING q.used <> count(p.id)""",
+    "a host counts builds that nobody does": "SELECT name, building FROM compute_hosts WHERE building <> 0",
+}
+
+ADDRESSES = """
+    SELECT s.id, s.pools::text AS pools,
+           (SELECT count(*) FROM network_allocations a WHERE a.subnet_id = s.id AND a.pooled) AS given,
+           (SELECT coalesce(sum(('x' || lpad(f.last, 16, '0'))::bit(64)::bigint - ('x' || lpad(f.first, 16, '0'))::bit(64)::bigint + 1), 0)
+            FROM network_free_addresses f WHERE f.subnet_id = s.id) AS free
+    FROM network_subnets s WHERE s.ip_version = 4"""
+"""Of each subnet: how many addresses are given and how many are free; together they are its pools."""
+
+ON_HOSTS = "SELECT host, id FROM compute_servers WHERE deleted_at IS NULL AND host IS NOT NULL"
+
+
+async def lies(url: str) -> dict[str, list[dict[str, Any]]]:
+    """What the database says that cannot be, by what is wrong with it; empty when all is well."""
+    connection = await asyncpg.connect(url, timeout=LIMIT)
+    try:
+        found = {what: [dict(row) for row in await connection.fetch(query, timeout=LIMIT)] for what, query in LIES.items()}
+        lost = [dict(row) for row in await connection.fetch(ADDRESSES, timeout=LIMIT)]
+    finally:
+        await connection.close(timeout=LIMIT)
+    found["addresses are lost"] = [row for row in lost if row["given"] + row["free"] != _size(row["pools"])]
+    return {what: rows for what, rows in found.items() if rows}
+
+
+async def on_hosts(url: str) -> dict[str, set[str]]:
+    """Host → the servers that are said to be there."""
+    connection = await asyncpg.connect(url, timeout=LIMIT)
+    try:
+        told: dict[str, set[str]] = {}
+        for row in await connection.fetch(ON_HOSTS, timeout=LIMIT):
+            told.setdefault(row["host"], set()).add(row["id"])
+        return told
+    finally:
+        await connection.close(timeout=LIMIT)
+
+
+def _size(pools: str) -> int:
+    return sum(int(ipaddress.ip_address(p["end"])) - int(ipaddress.ip_address(p["start"])) + 1 for p in json.loads(pools))
