@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -226,6 +228,15 @@ def _explained(error: Exception) -> LinkError:
         return LinkError("credentials refused (bus.credentials)", final=True)
     if isinstance(error, nats.errors.UnexpectedEOF):
         return LinkError("the server closed the connection")
-    if isinstance(error, OSError) and error.strerror:
-        return LinkError(error.strerror)
+    if isinstance(error, OSError):
+        return LinkError(_strerror(error))
     return LinkError("no answer" if isinstance(error, TimeoutError) else text or type(error).__name__)
+
+
+def _strerror(error: OSError) -> str:
+    """asyncio puts words of its own in place of the system's, and several errors into one."""
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "name not known"
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    number = error.errno or (int(found[1]) if found else 0)
+    return os.strerror(number) if number > 0 else str(error)

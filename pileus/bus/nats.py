@@ -169,6 +169,12 @@ class NatsBus:
 
         return forget
 
+    async def flush(self) -> None:
+        """Wait until the server has what was subscribed to and sent; not for long, and not where the connection is lost."""
+        await self._announce()
+        if self._link is not None:
+            await self._link.flush()
+
     async def close(self) -> None:
         for subscriber in list(self._subscribers):
             await subscriber.close()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 import pytest
 
-from pileus.bus import Bus, NoAnswer, RemoteError
+from pileus.bus import Bus, NoAnswer, RemoteError, delivery
 from pileus.bus.opening import open_bus
 from pileus.settings import Bus as BusSettings
 from pileus.settings import Settings
@@ -132,6 +132,85 @@ async def test_concurrency(bus: Bus) -> None:
     await bus.publish("s", Word("2"))
     async with asyncio.timeout(5):
         await both.wait()
+
+
+async def test_a_slow_subscriber_loses_what_its_buffer_does_not_take(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "BUFFER", 10)
+    go, heard = asyncio.Event(), list[str]()
+    other: asyncio.Queue[Word] = asyncio.Queue()
+
+    async def slow(word: Word) -> None:
+        await go.wait()
+        heard.append(word.text)
+
+    subscription = bus.subscribe("s", Word, slow)
+    bus.subscribe("s", Word, other.put)
+    counted = delivery.LOST.labels("subscription")._value.get()
+    for n in range(10):
+        await bus.publish("s", Word(str(n)))
+        async with asyncio.timeout(5):
+            await other.get()
+    for n in range(10, 30):
+        await bus.publish("s", Word(str(n)))
+        async with asyncio.timeout(5):
+            await other.get()
+    go.set()
+    async with asyncio.timeout(5):
+        while len(heard) < 11:
+            await asyncio.sleep(0.005)
+    assert heard == [str(n) for n in range(11)]  # one that is being handled, ten that wait
+    assert delivery.LOST.labels("subscription")._value.get() == counted + 19
+    await subscription.close()
+
+
+async def test_a_buffer_is_bounded_in_bytes(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "BUFFER_BYTES", 1000)
+    heard: asyncio.Queue[Word] = asyncio.Queue()
+    bus.subscribe("s", Word, heard.put)
+    await bus.publish("s", Word("x" * 2000))
+    await bus.publish("s", Word("x"))
+    async with asyncio.timeout(5):
+        assert await heard.get() == Word("x")
+
+
+async def test_close_ends_what_is_being_handled(bus: Bus) -> None:
+    inside, ended = asyncio.Event(), asyncio.Event()
+
+    async def handler(word: Word) -> None:
+        inside.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    subscription = bus.subscribe("s", Word, handler)
+    await bus.publish("s", Word("x"))
+    async with asyncio.timeout(5):
+        await inside.wait()
+        await subscription.close()
+    assert ended.is_set()
+
+
+async def test_answers_find_who_asked(bus: Bus) -> None:
+    async def answer(word: Word) -> Word:
+        await asyncio.sleep(0.02 if word.text == "0" else 0)
+        return word
+
+    bus.serve("echo", Word, answer, concurrency=8)
+    answers = await asyncio.gather(*[bus.request("echo", Word(str(n)), Word, timeout=5) for n in range(50)])
+    assert answers == [Word(str(n)) for n in range(50)]
+
+
+async def test_a_reconnect_hook_is_not_called_for_nothing_and_can_be_taken_back(bus: Bus) -> None:
+    called: list[int] = []
+
+    async def tell() -> None:
+        called.append(1)
+
+    bus.on_reconnect(tell)()
+    bus.on_reconnect(tell)
+    await bus.publish("s", Word("x"))
+    assert called == []
 
 
 class Said(msgspec.Struct, frozen=True):
