@@ -46,7 +46,7 @@ class Bus(Section, frozen=True):
     url: Annotated[
         str,
         Meta(
-            pattern=r"^((nats|tls)://[^\s,]+(,(nats|tls)://[^\s,]+)*)?$",
+            pattern=r"^((nats|tls)://[^\s,@]+(,(nats|tls)://[^\s,@]+)*)?$",
             description="NATS servers, nats:// or tls:// (encrypted or not at all), with commas; empty: messages stay within the process.",
         ),
     ] = ""
@@ -54,6 +54,35 @@ class Bus(Section, frozen=True):
         str, Meta(description="File of credentials (`pileus bus setup` and `pileus host add` write them); empty: none.")
     ] = ""
     ca: Annotated[str, Meta(description="File of certificates that a NATS server's must be signed by; empty: the system's.")] = ""
+
+
+class Database(Section, frozen=True):
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^$|^postgres(ql)?://[^/\s]+/[^/?\s]+(\?\S*)?$",
+            description="The database: postgresql://user:password@host:port/name, made or upgraded by `pileus db upgrade`; "
+            "empty: an SQLite file in the state folder.",
+            extra=SECRET,
+        ),
+    ] = ""
+    max_pool_size: Annotated[
+        AtLeastOne, Meta(description="PostgreSQL: most connections of one process; they are opened when they are needed.")
+    ] = 10
+    pool_timeout: Annotated[
+        float, Meta(gt=0, description="PostgreSQL: how long a transaction waits for one of them to be free, before it is refused with 503.")
+    ] = 10.0
+
+
+class Metrics(Section, frozen=True):
+    listen: Annotated[
+        str,
+        Meta(
+            pattern=r"^$|^\S+:\d+$",
+            description="Address and port of this process's figures for Prometheus, on /metrics; of several processes alike each takes the next "
+            "port; empty: none.",
+        ),
+    ] = ""
 
 
 class Identity(Section, frozen=True):
@@ -77,7 +106,8 @@ class Image(Section, frozen=True):
     ] = 1 << 30
     inspect_timeout: Annotated[Seconds, Meta(description="Time limit of that process.")] = 30.0
     folder: Annotated[
-        str, Meta(description="Folder of the images' data, shared by all processes of the image service; empty: `images` in the state folder.")
+        str,
+        Meta(description="Folder of the images' data, shared by all processes of the image service; empty: `images` in the state folder."),
     ] = ""
     ticket_lifetime: Annotated[
         float, Meta(ge=60, description="Seconds for which a host may begin to fetch an image that it was told to start from.")
@@ -161,11 +191,34 @@ class Quota(Section, frozen=True):
 
 
 class Network(Section, frozen=True):
-    mtu: Annotated[int, Meta(ge=576, le=9216, description="MTU of networks that name none.")] = 1500
+    mtu: Annotated[
+        int,
+        Meta(
+            ge=576, le=9216, description="MTU of the physical networks; of a tunnel network's packets the tunnel's headers are taken off."
+        ),
+    ] = 1500
     default_type: Annotated[
-        Literal["local", "vlan"],
-        Meta(description="Type of networks made without one. `local` networks live on one host."),
-    ] = "local"
+        Literal["geneve", "vxlan", "vlan", "local"],
+        Meta(
+            description="Type of networks made without one. `geneve` and `vxlan` tunnel between hosts; `local` networks live on one host."
+        ),
+    ] = "geneve"
+    vni_ranges: Annotated[
+        list[str],
+        Meta(description="Where the numbers of tunnel networks come from, as `first:last`; each type has its own numbers."),
+    ] = msgspec.field(default_factory=lambda: ["1:16777215"])
+    underlay: Annotated[
+        Literal["ipv4", "ipv6"],
+        Meta(description="IP version of the hosts' tunnel addresses. With `ipv6` a tunnel network's MTU is 20 less."),
+    ] = "ipv4"
+    members_gather: Annotated[
+        Seconds,
+        Meta(description="Hosts that join or leave networks are gathered for so long before the others are told, all in one message each."),
+    ] = 0.3
+    members_interval: Annotated[
+        float,
+        Meta(gt=0, description="How often a host asks which other hosts share its tunnel networks, so that a lost word is made good."),
+    ] = 60.0
     vlan_ranges: Annotated[
         list[str],
         Meta(description="Where tenant and provider VLANs come from: `physnet:first:last`, or `physnet` alone for provider networks only."),
@@ -219,6 +272,20 @@ class Host(Section, frozen=True):
             description="Physical network → Linux device that carries its VLANs. The switch takes it for itself: it may carry no address."
         ),
     ] = {}
+    tunnel_address: Annotated[
+        str,
+        Meta(
+            description="IP address that other hosts' tunnels reach this host by, with `host.tunnel_device` with its prefix length "
+            "(192.0.2.7/24); empty: no tunnels, a `geneve` or `vxlan` network that has a port here lives on this host alone."
+        ),
+    ] = ""
+    tunnel_device: Annotated[
+        str,
+        Meta(
+            description="Linux device that carries the tunnels. The switch takes it for itself and gives `host.tunnel_address` to a "
+            "bridge on it: it may carry no address. Empty: the address is where the switch runs already."
+        ),
+    ] = ""
     guest_uid_base: Annotated[int, Meta(ge=1000, description="Guests run under numeric user ids of their own from here on.")] = (
         2_000_000_000
     )
@@ -265,6 +332,8 @@ class Settings(Section, frozen=True):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level that is logged.")] = "info"
     api: Api = Api()
     bus: Bus = Bus()
+    database: Database = Database()
+    metrics: Metrics = Metrics()
     identity: Identity = Identity()
     image: Image = Image()
     compute: Compute = Compute()

@@ -9,9 +9,14 @@ from typing import Any
 from sqlalchemy import Executable, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pileus.store import Tx
+from pileus.store import Tx, one_statement
 
 Row = dict[str, Any]
+
+
+def dialect(tx: Tx) -> str:
+    """The engine's kind: `sqlite`, which has one writer at a time, or `postgresql`."""
+    return str(tx.dialect.name)
 
 
 def _insert(tx: Tx, table: Table) -> Any:
@@ -38,6 +43,7 @@ def upsert(tx: Tx, table: Table, keys: Mapping[str, Any], values: Mapping[str, A
     tx.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=dict(values)))
 
 
+@one_statement
 def rows(tx: Tx, statement: Executable, /, **values: Any) -> list[Row]:
     """All rows. `values` for the statement's bind parameters: a hot statement is built once (that is half of its cost)."""
     result = tx.execute(statement, values)
@@ -45,6 +51,7 @@ def rows(tx: Tx, statement: Executable, /, **values: Any) -> list[Row]:
     return [dict(zip(names, row, strict=True)) for row in result]
 
 
+@one_statement
 def first(tx: Tx, statement: Executable, /, **values: Any) -> Row | None:
     result = tx.execute(statement, values)
     row = result.first()

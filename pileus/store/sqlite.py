@@ -7,7 +7,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple
 
@@ -24,6 +24,8 @@ GROUP = 64
 """Most transactions of one commit: bounds what a slow one among them delays."""
 LIMIT = 30.0
 """Seconds that a caller waits for its transaction."""
+LOCK_LIMIT = 120.0
+"""Seconds that `exclusive` waits for who is inside."""
 
 
 class _Job(NamedTuple):
@@ -37,6 +39,7 @@ class SqliteStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._locks: dict[str, asyncio.Lock] = {}
         self._writes: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._write_loop, name="store-write", daemon=True)]
@@ -78,6 +81,20 @@ class SqliteStore:
 
     async def write(self, fn: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._ask(self._writes, lambda tx: fn(tx, *args, **kwargs))
+
+    @contextlib.asynccontextmanager
+    async def exclusive(self, name: str, *, limit: float = LOCK_LIMIT) -> AsyncIterator[None]:
+        # Of this process, which is the only one: the state folder is locked.
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        try:
+            async with asyncio.timeout(limit):
+                await lock.acquire()
+        except TimeoutError:
+            raise Unavailable(f"another part of Pileus has been busy with {name!r} for {limit:.0f} s; try again") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def close(self) -> None:
         self._writes.put(None)

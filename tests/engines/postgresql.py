@@ -150,12 +150,13 @@ class PostgresServer:
         from sqlalchemy.ext.asyncio import create_async_engine
         from sqlalchemy.pool import NullPool
 
-        from pileus.tables import metadata
+        import pileus.tables  # noqa: F401
+        from pileus.store import revisions
 
         await self.execute("CREATE DATABASE pileus_template OWNER pileus")
         engine = create_async_engine(self.url("pileus_template").replace("postgresql:", "postgresql+asyncpg:"), poolclass=NullPool)
         async with engine.begin() as connection:
-            await connection.run_sync(metadata.create_all)
+            await connection.run_sync(revisions.create)
         await engine.dispose()
         self._has_template = True
 
