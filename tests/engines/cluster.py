@@ -169,19 +169,15 @@ class Cluster:
 
     def add(self, role: str, **settings: Any) -> Process:
         """One more process of a role, not yet started."""
-        words = role.split()
-        kind, _, number = words[0].partition("@")[0].partition(":")
-        words = (
-            ["serve", "host", "--hypervisor", "simulated", "--hosts", number, *words[1:]]
-            if kind == "hollow"
-            else ["serve", kind, *words[1:]]
-        )
-        name = role.split()[0]
-        if kind in ("hollow", "host"):
+        name, *more = role.split()
+        kind, _, number = name.partition("@")[0].partition(":")
+        command = ["host", "--hypervisor", "simulated", "--hosts", number] if kind == "hollow" else [kind]
+        words = ["serve", *command, *more]
+        if command[0] == "host":
             settings = {"host.name": _host_name(name), **settings}
-        environ = self.environ(name, **settings)
-        if kind in ("hollow", "host", "api"):
+        if command[0] in ("host", "api"):
             words += ["--state", str(self.folder / name.replace(":", "-"))]
+        environ = self.environ(name, **settings)
         made = self.processes[name] = Process(name, words, self.folder / f"{name.replace(':', '-')}.log", environ)
         return made
 
