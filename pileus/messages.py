@@ -17,6 +17,8 @@ PowerState = Literal["running", "paused", "stopped", "crashed", "absent"]
 
 PlugSignal = Literal["local", "callback"]
 
+NetworkType = Literal["geneve", "vxlan", "vlan", "local"]
+
 DiskFormat = Literal["raw", "qcow2", "aki", "ari", "ami"]
 
 
@@ -56,7 +58,7 @@ class PortWiring(msgspec.Struct, frozen=True):
     port_id: str
     generation: int
     network_id: str
-    network_type: Literal["local", "vlan"]
+    network_type: NetworkType
     physical_network: str | None
     segmentation_id: int | None
     mtu: int
@@ -78,6 +80,8 @@ class ImageRef(msgspec.Struct, frozen=True):
     checksum: str
     """SHA-512, hex: the host refuses data that does not match."""
     virtual_size: int
+    ticket: str = ""
+    """What the host shows when it fetches the data. Good for a while only, so it is kept nowhere."""
 
 
 class BootSource(msgspec.Struct, frozen=True):
@@ -141,6 +145,16 @@ class Observed(msgspec.Struct, frozen=True):
     stamps: dict[str, float] = {}
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """Host → control plane, once: everything is done but what `waits_for` says. `stamps`: the steps until now."""
+
+    server_id: str
+    host: str
+    generation: int
+    stamps: dict[str, float]
+    waits_for: str
+
+
 class PortLevel(msgspec.Struct, frozen=True):
     """Agent → network service: what the agent made of a port. `failed` says why wiring did not work."""
 
@@ -152,7 +166,8 @@ class PortLevel(msgspec.Struct, frozen=True):
 
 
 class HostFacts(msgspec.Struct, frozen=True):
-    """What a host has, told with its heartbeat. Memory in MiB, disk in GiB."""
+    """Compute side → control plane: what a host has. Told at its start, when it changes and when it is asked for (`FactsWanted`).
+    Memory in MiB, disk in GiB."""
 
     host: str
     hypervisor_type: str
@@ -169,6 +184,90 @@ class HostFacts(msgspec.Struct, frozen=True):
     network_types: list[str] = []
     guests: int = 0
     started_at: float = 0.0
+    mark: int = 0
+    """Tells these facts from others: a beat carries it, so that whoever has other ones written down asks for them."""
+
+
+class HostBeat(msgspec.Struct, frozen=True):
+    """Compute side → control plane, now and then: the host lives, and its facts are those with this mark."""
+
+    host: str
+    mark: int
+    started_at: float
+    guests: int = 0
+
+
+class AgentFacts(msgspec.Struct, frozen=True):
+    """Network agent → network rpc worker: what HostFacts are for the compute side, which may be another process."""
+
+    host: str
+    availability_zone: str = "nova"
+    physical_networks: list[str] = []
+    network_types: list[str] = []
+    address: str = ""
+    """Where other hosts' tunnels reach it."""
+    started_at: float = 0.0
+    mark: int = 0
+
+
+class AgentBeat(msgspec.Struct, frozen=True):
+    """Network agent → network rpc worker: what HostBeat is for the compute side."""
+
+    host: str
+    mark: int
+    started_at: float
+
+
+class PortsOrder(msgspec.Struct, frozen=True):
+    """Compute side → network agent of the same host: do something with these ports.
+
+    `epoch`: when the compute side was started (Unix seconds); `number` counts its orders, a repeated one keeps it. So of two orders for
+    one port it is known which is the later one, however they come.
+    """
+
+    host: str
+    epoch: float
+    number: int
+    ports: list[PortWiring]
+
+
+class PortsDone(msgspec.Struct, frozen=True):
+    """The answer to `PortsOrder`. `levels`: port → the generation at which it is wired, and since when."""
+
+    error: str = ""
+    levels: dict[str, tuple[int, float]] = {}
+
+
+class Holdings(msgspec.Struct, frozen=True):
+    """Compute side → network agent of the same host: what it holds. All else that is plugged by orders before this one is nobody's.
+
+    `running`: ports of guests that run; `idle`: of those that do not; `busy`: ids of ports of guests that are being worked on.
+    """
+
+    host: str
+    epoch: float
+    number: int
+    running: list[PortWiring]
+    idle: list[PortWiring]
+    busy: list[str]
+
+
+class HoldingsWanted(msgspec.Struct, frozen=True):
+    """Network agent → compute side of the same host, again and again until it is told: what do you hold?"""
+
+    host: str
+
+
+class FactsWanted(msgspec.Struct, frozen=True):
+    """Control plane → host: the facts of this part are not the ones written down (or none are): tell them."""
+
+    part: Literal["compute", "network"]
+
+
+class Echo(msgspec.Struct, frozen=True):
+    """Control plane → itself, by the bus: whoever hears it can hear hosts, too."""
+
+    at: float
 
 
 class DeviceDetailsRequest(msgspec.Struct, frozen=True):
@@ -234,9 +333,10 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class ActionHint(msgspec.Struct, frozen=True):
-    """There is work: these actions are due."""
+    """There is work: these actions are due, or creates `waiting` to be let in."""
 
-    ids: list[str]
+    ids: list[str] = []
+    waiting: bool = False
 
 
 class ConsoleRequest(msgspec.Struct, frozen=True):
@@ -256,15 +356,61 @@ class PortsChanged(msgspec.Struct, frozen=True):
     ports: list[PortWiring]
 
 
+class MembersRequest(msgspec.Struct, frozen=True):
+    """Network agent → network rpc worker (`get_network_members`): which other hosts have ports in these networks? `networks`: id →
+    the version that the host knows, -1 for none. `address`: where the host's own tunnels end."""
+
+    host: str
+    address: str
+    networks: dict[str, int]
+
+
+class NetworkMembers(msgspec.Struct, frozen=True):
+    """A tunnel network at a version: where the tunnels of the other hosts that have ports in it end."""
+
+    network_id: str
+    version: int
+    addresses: list[str]
+
+
+class Members(msgspec.Struct, frozen=True):
+    """Those of the networks that the host has ports in and whose version is another than the one it knows."""
+
+    networks: list[NetworkMembers]
+
+
+class MembersChange(msgspec.Struct, frozen=True):
+    """What has changed of one network since the version `before`."""
+
+    network_id: str
+    before: int
+    version: int
+    joined: list[str]
+    left: list[str]
+
+
+class MembersChanged(msgspec.Struct, frozen=True):
+    """Network rpc worker → agent: hosts have joined or left networks that this host has ports in."""
+
+    changes: list[MembersChange]
+
+
 ACTIONS = "compute.actions"
+COMPUTE_ECHO = "compute.echo"
+NETWORK_ECHO = "network.echo"
 
 # What hosts say and ask. Each has subjects of its own (`from_host`), so that it can speak for no other; the control plane
 # listens to all of them (`from_hosts`). Every such message names its `host`.
 DETAILS = "get_devices_details_list"
 LEVELS = "update_device_list"
 OBSERVED = "observed"
+PROGRESS = "progress"
 READINESS = "readiness"
-HEARTBEAT = "heartbeat"
+MEMBERS = "get_network_members"
+HEARTBEAT = "heartbeat"  # HostFacts
+BEAT = "beat"  # HostBeat
+AGENT = "agent"  # AgentFacts
+AGENT_BEAT = "agentbeat"  # AgentBeat
 REPORT = "report"
 
 
@@ -286,6 +432,23 @@ def event_subject(host: str) -> str:
 
 def ports_subject(host: str) -> str:
     return f"host.{token(host)}.ports"
+
+
+def members_subject(host: str) -> str:
+    return f"host.{token(host)}.members"
+
+
+def facts_subject(host: str) -> str:
+    return f"host.{token(host)}.facts"
+
+
+def order_subject(host: str, kind: str) -> str:
+    """Of orders from a host's compute side to its network agent: plug, wire, remove, left, levels, hold."""
+    return f"host.{token(host)}.agent.{kind}"
+
+
+def holdings_subject(host: str) -> str:
+    return f"host.{token(host)}.holdings"
 
 
 def console_subject(host: str) -> str:

@@ -46,7 +46,7 @@ def assemble(settings: Settings, state: Path, store: Store, bus: Bus, base_url: 
     """`base_url`: what clients reach the faces by. Raises StartupError for settings that cannot be."""
     identity = Identity(store, settings, state / "keys", base_url)
     placement = Placement(store)
-    images = Images(store, state / "images", settings)
+    images = Images(store, Path(settings.image.folder or state / "images"), settings)
     network = Network(store, bus, settings, notify=settings.compute.plug_signal == "callback")
     compute = Compute(store, bus, settings, images, InProcessNetwork(store, network.config), placement)
     return Services(settings, store, bus, base_url, identity, placement, images, network, compute)

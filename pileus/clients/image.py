@@ -34,6 +34,6 @@ class ImageClient(Protocol):
         """Raises NotFound where the caller cannot see it."""
         ...
 
-    def read(self, image_id: str) -> AsyncIterator[bytes]:
-        """An active image's data. Raises NotFound."""
+    async def ticket(self, image_id: str) -> str:
+        """A signed statement that whoever shows it may read this image's data for a while."""
         ...

@@ -8,11 +8,12 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 import msgspec
+import structlog
 
 from pileus.clients.image import ImageInfo
 from pileus.clients.network import RequestedNic
-from pileus.compute import hosts, outcomes
-from pileus.compute.lifecycle import Failure, Verb
+from pileus.compute import evacuation, hosts, outcomes
+from pileus.compute.lifecycle import VERBS, Failure, Verb
 from pileus.compute.scheduler import NoValidHost, Request, Scheduler
 from pileus.compute.service import Compute
 from pileus.context import Context
@@ -20,6 +21,7 @@ from pileus.errors import BadRequest, PileusError
 from pileus.messages import BootSource, Desired, GuestSpec, ImageRef, PortWiring, desired_subject
 from pileus.store.sql import Row
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
@@ -71,13 +73,18 @@ class Steps:
         await self._compute.store.write(outcomes.deleted, action, server)
 
     async def unwind(self, action: Row, server: Row, failure: Failure) -> None:
-        """What a failed create holds goes back; the host is told, in case it still works on it. Of other actions nothing is undone."""
-        if action["name"] != "create":
+        """What a failed create holds goes back, an evacuated server to the host that it comes from; the host is told, in case it
+        still works on it. Of other actions nothing is undone."""
+        if not VERBS[action["name"]].finds_host:
             return
-        if server["host"] is not None:
+        source = evacuation.source_of(action)
+        if server["host"] not in (None, source):
             gone = Desired(server["id"], server["generation"] + 1, "absent", "delete", hard=True)
             await self._compute.bus.publish(desired_subject(server["host"]), gone)
-        await self._give_back(server)
+        if source is None:
+            await self._give_back(server)
+        else:
+            await self._claim_again(server, source)
 
     async def down_reason(self, host: str) -> str | None:
         """Why nothing can be expected of a host; None when it is up."""
@@ -93,22 +100,29 @@ class Steps:
         await self._compute.network.release(server["id"], keep=keep)
         await self._compute.placement.release(server["id"])
 
+    async def _claim_again(self, server: Row, source: str) -> None:
+        """The server counts on the host that it could not be evacuated from. Where that is full by now, what it holds elsewhere stays."""
+        row = await self._compute.store.read(hosts.by_name, source)
+        if row is not None:
+            claim, owns = self._compute.placement.claim, {"project_id": server["project_id"], "user_id": server["user_id"]}
+            if not await claim(server["id"], row["id"], resources_of(server), **owns):
+                log.warning("the claim of a server that was not evacuated stays elsewhere", server=server["id"], host=source)
+
     async def _claim(self, action: Row, server: Row) -> None:
         nics = [RequestedNic(**nic) for nic in server["nics"]]
         checked = await self._limited("claimed", "", self._limits.network_limit, self._compute.network.constraint(nics))
-        forced = server["forced_host"]
+        forced, whatever = evacuation.target_of(action, server)
         if forced and checked.host and forced != checked.host:
             raise StepFailed(
                 Failure("claimed", "", f"No valid host was found. The network lives on {checked.host}, asked for was {forced}.")
             )
-        flavor = server["flavor"]
-        resources = {"VCPU": flavor["vcpus"], "MEMORY_MB": flavor["ram"], "DISK_GB": flavor["disk"] + flavor["ephemeral"]}
         request = Request(
-            resources={name: amount for name, amount in resources.items() if amount},
+            resources=resources_of(server),
             zone=server["zone"],
             host=forced or checked.host,
-            forced=bool(forced),
+            forced=whatever,
             physical_networks=checked.physical_networks,
+            network_types=checked.network_types,
             tried=frozenset(action["tried"]),
         )
         claim = self._scheduler.claim(server["id"], request, project_id=server["project_id"], user_id=server["user_id"])
@@ -146,7 +160,7 @@ class Steps:
             vcpus=flavor["vcpus"],
             memory_mb=flavor["ram"],
             disk_gb=flavor["disk"],
-            boot=msgspec.convert(server["boot"], BootSource),
+            boot=await self._with_tickets(msgspec.convert(server["boot"], BootSource)),
             ports=ports,
             config_drive=server["config_drive"],
             user_data=server["user_data"],
@@ -171,6 +185,15 @@ class Steps:
             command_line=info.command_line,
         )
 
+    async def _with_tickets(self, boot: BootSource) -> BootSource:
+        """What is written down, with what the host shows when it fetches it: that is good for a while only, so it is made anew."""
+        refs = {"image": boot.image, "kernel": boot.kernel, "ramdisk": boot.ramdisk}
+        for name, ref in refs.items():
+            if ref is not None:
+                ticket = await self._limited("image", "", self._limits.network_limit, self._compute.image.ticket(ref.id))
+                boot = msgspec.structs.replace(boot, **{name: msgspec.structs.replace(ref, ticket=ticket)})
+        return boot
+
     async def _limited(self, step: str, host: str, limit: float, work: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(limit):
@@ -179,6 +202,13 @@ class Steps:
             raise StepFailed(Failure(step, host, f"no answer within {limit:g} s")) from None
         except PileusError as error:
             raise StepFailed(Failure(step, host, error.message, retry=error.kind == "HostTaken")) from None
+
+
+def resources_of(server: Row) -> dict[str, int]:
+    """What a server claims of its host."""
+    flavor = server["flavor"]
+    resources = {"VCPU": flavor["vcpus"], "MEMORY_MB": flavor["ram"], "DISK_GB": flavor["disk"] + flavor["ephemeral"]}
+    return {name: amount for name, amount in resources.items() if amount}
 
 
 def owner(server: Row) -> Context:

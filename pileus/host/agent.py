@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,7 +15,8 @@ from pileus.host.chores import Chores
 from pileus.host.dhcp import Dhcp
 from pileus.host.reporter import PAUSE, Reporter, growing_limits
 from pileus.host.switch import Switch, SwitchError
-from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, PortLevel, PortsChanged, PortWiring, from_host
+from pileus.host.tunnels import Tunnels
+from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, MembersChanged, PortLevel, PortsChanged, PortWiring, from_host
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
@@ -22,6 +24,8 @@ log = structlog.get_logger(__name__)
 WIRERS = 16
 """Ports wired at once; the switch joins what comes together."""
 RETRY, LAST_RETRY = 1.0, 30.0
+STRANGERS_LIMIT = 30.0
+"""Seconds that adoption waits for the removal of ports that are nobody's."""
 
 
 class WireError(Exception):
@@ -53,24 +57,43 @@ class Agent:
         self._update_lane = asyncio.Semaphore(1)
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._removals: asyncio.Queue[tuple[list[str], asyncio.Future[None]]] = asyncio.Queue()
+        self._tunnels = Tunnels(host, switch, bus, settings)
         self._chores = Chores()
 
-    async def start(self, owned: Mapping[str, PortWiring], idle: Sequence[PortWiring] = ()) -> None:
-        """Re-read reality: ports of our guests (`owned`) are wired where they are not, all others are removed. Of those of
-        guests that do not run (`idle`) it is told that they are gone: they may have been wired before we were ended."""
+    async def start(self, owned: Mapping[str, PortWiring] | None, idle: Sequence[PortWiring] = ()) -> None:
+        """Re-read reality: see `hold`. `owned` None: nobody has said yet what is ours, so whatever is plugged stays and is wired."""
         self._switch.on_reset = self._reset
         self._chores.start(self._reporter.run(), "agent-reporter")
         self._chores.start(self._remove_loop(), "agent-delete-lane")
-        await self._adopt(owned)
-        for port in idle:
-            self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "gone"))
+        self._chores.start(self._tunnels.run(), "agent-tunnels")
+        if owned is None:
+            await self._stand()
+        else:
+            await self.hold(owned, idle)
         if self._notices:
             self._chores.start(self._notice_loop(), "agent-notice")
+
+    async def hold(
+        self, owned: Mapping[str, PortWiring], idle: Sequence[PortWiring] = (), spared: Callable[[], Collection[str]] = frozenset
+    ) -> None:
+        """Ports of guests that run (`owned`) are wired where they are not; all others but the `spared` ones, which somebody is working
+        on, are removed. Of those of guests that do not run (`idle`) it is told that they are gone: they may have been wired before."""
+        await self._adopt(owned, spared)
+        for port in idle:
+            self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "gone"))
 
     async def close(self) -> None:
         """Stop working; ports stay as they are."""
         self._switch.on_reset = None
         await self._chores.close(patience=0)
+
+    def expect(self, ports: Sequence[PortWiring]) -> None:
+        """These will be wired soon: what their networks need is asked for meanwhile."""
+        self._tunnels.enter(ports)
+
+    async def members(self, message: MembersChanged) -> None:
+        """Other hosts have joined or left networks that have ports here."""
+        await self._tunnels.changed(message)
 
     async def wire(self, port: PortWiring) -> Level:
         """Make packets pass at the port's generation, DHCP entry first; tell the network service. Raises WireError."""
@@ -84,15 +107,13 @@ class Agent:
     async def remove(self, ports: Sequence[PortWiring]) -> None:
         """Remove ports from the switch and from DHCP; returns when they are gone."""
         ids = [port.port_id for port in ports]
+        self._tunnels.leave(ids)
         for port in ports:
             self.levels.pop(port.port_id, None)
             self._wirings.pop(port.port_id, None)
         if not ids:
             return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._leaving.update(dict.fromkeys(ids, done))
-        self._removals.put_nowait((ids, done))
-        await asyncio.shield(done)
+        await self._leave(ids)
         for port in ports:
             self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "gone"))
 
@@ -114,11 +135,12 @@ class Agent:
                         log.warning("port not updated", port=port.port_id, cause=str(error))
 
     async def _wire(self, port: PortWiring) -> None:
-        """Flows, then the DHCP entry: of a port that is not on the switch no entry may be left."""
+        """Flows, then the DHCP entry: of a port that is not on the switch no entry may be left. Then the hosts to send to."""
         self._wirings[port.port_id] = port
         try:
             await self._switch.wire(port)
             await self._dhcp.ensure(port)
+            await self._tunnels.ready(port)
         except Exception as error:
             if not isinstance(error, (SwitchError, OSError)):
                 log.exception("port not wired", port=port.port_id)  # a mistake of ours must not leave a guest waiting for its limit
@@ -131,6 +153,13 @@ class Agent:
             raise WireError("the port was removed meanwhile")
         self.levels[port.port_id] = Level(port.generation, time.time())
         self._reporter.put(PortLevel(port.port_id, self._host, port.generation, "wired"))
+
+    def _leave(self, ids: list[str]) -> asyncio.Future[None]:
+        """Ports into the delete lane; who waits may be cancelled, the removal goes on."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._leaving.update(dict.fromkeys(ids, done))
+        self._removals.put_nowait((ids, done))
+        return asyncio.shield(done)
 
     async def _remove_loop(self) -> None:
         """The delete lane: what has gathered goes in one batch."""
@@ -158,13 +187,25 @@ class Agent:
                 if not done.done():
                     done.set_result(None)
 
-    async def _adopt(self, owned: Mapping[str, PortWiring]) -> None:
+    async def _stand(self) -> None:
+        """Know again what is plugged, so that it can be wired anew should the switch lose its flows."""
+        there = [port.port_id for port in await self._switch.ports()]
+        for port in (await self._details(there)).values() if there else ():
+            await self._quietly(self._wire(port))
+
+    async def _adopt(self, owned: Mapping[str, PortWiring], spared: Callable[[], Collection[str]]) -> None:
         there = {port.port_id: port for port in await self._switch.ports()}
-        strangers = sorted((there.keys() | (await self._dhcp.known()).keys()) - owned.keys())
+        strangers = sorted((there.keys() | (await self._dhcp.known()).keys()) - owned.keys() - set(spared()))
         if strangers:
-            await self._switch.unplug(strangers)
-            await self._dhcp.release(strangers)
+            self._tunnels.leave(strangers)
+            for port_id in strangers:
+                self.levels.pop(port_id, None)
+                self._wirings.pop(port_id, None)
+            with contextlib.suppress(TimeoutError):  # it goes on all the same
+                async with asyncio.timeout(STRANGERS_LIMIT):
+                    await self._leave(strangers)
         fresh = await self._details(list(owned)) if owned else {}
+        self._tunnels.enter(fresh.get(port_id, wiring) for port_id, wiring in owned.items())
         for port_id, wiring in owned.items():
             port = fresh.get(port_id, wiring)
             try:

@@ -7,12 +7,12 @@ import os
 import time
 from contextlib import ExitStack
 
-from pileus.host.agent import Agent
 from pileus.host.hypervisor import Hypervisor, Images
 from pileus.host.images import ImageCache
+from pileus.host.network_side import NetworkSide
 from pileus.host.plug_signal import PlugFailed, PlugSignal
 from pileus.host.steps import StepFailed, do, first_of
-from pileus.host.switch import Switch, Tap
+from pileus.host.switch import Tap, Taps
 from pileus.messages import Desired, GuestSpec
 from pileus.settings import Compute
 
@@ -23,8 +23,8 @@ class Builder:
     def __init__(
         self,
         hypervisor: Hypervisor,
-        switch: Switch,
-        agent: Agent,
+        taps: Taps,
+        network: NetworkSide,
         images: ImageCache,
         signals: dict[str, PlugSignal],
         limits: Compute,
@@ -32,22 +32,25 @@ class Builder:
         starts: int,
     ) -> None:
         self._hypervisor = hypervisor
-        self._switch = switch
-        self._agent = agent
+        self._taps = taps
+        self._network = network
         self._images = images
         self._signals = signals
         self._limits = limits
         self._starting = asyncio.Semaphore(starts)
 
     async def build(self, message: Desired, spec: GuestSpec, stamps: dict[str, float]) -> None:
-        """Make the guest run on its ports, stamping the steps that are done. Raises StepFailed; undoing is the caller's."""
+        """Make the guest run on its ports, or ready to where that is not the goal, stamping the steps that are done.
+
+        Raises StepFailed; undoing is the caller's.
+        """
         signal = self._signals[message.signal]
         signal.expect(spec.server_id, spec.ports)
         try:
             with ExitStack() as opened:
-                await do("plugged", self._limits.plug_limit, self._agent.left(spec.ports))
+                await do("plugged", self._limits.plug_limit, self._network.left(spec.ports))
                 async with asyncio.TaskGroup() as group:
-                    image = group.create_task(self._image(spec, stamps))
+                    image = group.create_task(self._image(message.spec or spec, stamps))
                     taps = await do("plugged", self._limits.plug_limit, self._open_taps(spec, opened))
                     group.create_task(self._start_paused(message, spec, taps, image, stamps))
                     group.create_task(self._connect(message, spec, signal, stamps))
@@ -55,6 +58,8 @@ class Builder:
             raise first_of(several) from None
         finally:
             signal.forget(spec.server_id)
+        if message.goal != "running":
+            return
         await do("resumed", self._limits.start_limit, self._hypervisor.resume(spec.server_id))
         stamps["resumed"] = time.time()
 
@@ -66,7 +71,7 @@ class Builder:
     async def _open_taps(self, spec: GuestSpec, opened: ExitStack) -> dict[str, Tap]:
         taps = {}
         for port in spec.ports:
-            tap = taps[port.port_id] = await self._switch.open_tap(port.port_id, port.mtu)
+            tap = taps[port.port_id] = await self._taps.open_tap(port.port_id, port.mtu)
             if tap.fd >= 0:
                 opened.callback(os.close, tap.fd)
         return taps
@@ -81,7 +86,7 @@ class Builder:
         stamps["paused"] = time.time()
 
     async def _connect(self, message: Desired, spec: GuestSpec, signal: PlugSignal, stamps: dict[str, float]) -> None:
-        await do("plugged", self._limits.plug_limit, self._plug(spec))
+        await do("plugged", self._limits.plug_limit, self._network.plug(spec.ports))
         if not spec.ports:
             return
         stamps["plugged"] = time.time()
@@ -97,27 +102,16 @@ class Builder:
                 raise StepFailed(failed.step, failed.cause) from None
         except TimeoutError:
             if local or message.plug_fatal:
-                raise StepFailed(*self._late(limit, spec)) from None
-        self._stamp_wired(spec, stamps)
+                raise StepFailed(*await self._late(limit, spec)) from None
+        if "wired" not in stamps:
+            levels = await self._network.levels(spec.ports)
+            if all(port.port_id in levels for port in spec.ports):
+                stamps["wired"] = max(level.at for level in levels.values())
 
-    async def _plug(self, spec: GuestSpec) -> None:
-        """All ports at once; where one fails, none of the others goes on while they are being removed."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for port in spec.ports:
-                    group.create_task(self._switch.plug(port))
-        except BaseExceptionGroup as several:
-            raise first_of(several) from None
-
-    def _late(self, limit: float, spec: GuestSpec) -> tuple[str, str]:
+    async def _late(self, limit: float, spec: GuestSpec) -> tuple[str, str]:
         """Which step the network's wait ended in, and what to say of it."""
-        levels = self._agent.levels
+        levels = await self._network.levels(spec.ports)
         unwired = [p.port_id for p in spec.ports if p.port_id not in levels or levels[p.port_id].generation < p.generation]
         if unwired:
             return "wired", f"port {unwired[0]} was not wired within {limit:g} s"
         return "signalled", f"no network-vif-plugged arrived within {limit:g} s, and the port is not ready either"
-
-    def _stamp_wired(self, spec: GuestSpec, stamps: dict[str, float]) -> None:
-        levels = [self._agent.levels.get(port.port_id) for port in spec.ports]
-        if all(levels) and "wired" not in stamps:
-            stamps["wired"] = max(level.at for level in levels if level is not None)

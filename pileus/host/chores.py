@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -56,6 +57,16 @@ class Chores:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def repeat(interval: float, work: Callable[[], Awaitable[None]], *pauses: float) -> None:
+    """Do something again and again, `interval` seconds apart; the first times after these `pauses`. A failure is logged, it goes on."""
+    for pause in itertools.chain(pauses, itertools.repeat(interval)):
+        await asyncio.sleep(pause)
+        try:
+            await work()
+        except Exception:
+            log.exception("periodic work failed; it goes on", work=getattr(work, "__qualname__", ""))
 
 
 def _tell(task: asyncio.Task[None]) -> None:

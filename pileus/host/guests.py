@@ -11,12 +11,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from pileus.bus import Bus
-from pileus.host.agent import Agent
 from pileus.host.builder import Builder
 from pileus.host.hypervisor import Hypervisor, HypervisorError
+from pileus.host.network_side import NetworkSide
 from pileus.host.steps import StepFailed, do, first_of
 from pileus.host.switch import SwitchError
 from pileus.messages import OBSERVED, Desired, GuestNow, GuestSpec, Observed, PortWiring, PowerState, from_host
@@ -27,7 +28,8 @@ log = structlog.get_logger(__name__)
 TOMBSTONES = 10_000
 """Removed guests whose generation is remembered, so that a late older message makes none of them again."""
 
-MADE_ANEW = frozenset({"create", "start", "reboot_hard"})
+EVACUATIONS = frozenset({"evacuate", "evacuate_stopped"})
+MADE_ANEW = frozenset({"create", "start", "reboot_hard"}) | EVACUATIONS
 """Actions whose guest has its generation from its very start."""
 
 UNDO_AGAIN = 1.0
@@ -56,7 +58,7 @@ class Guests:
         self,
         host: str,
         hypervisor: Hypervisor,
-        agent: Agent,
+        network: NetworkSide,
         builder: Builder,
         bus: Bus,
         settings: Compute,
@@ -65,7 +67,7 @@ class Guests:
     ) -> None:
         self._host = host
         self._hypervisor = hypervisor
-        self._agent = agent
+        self._network = network
         self._builder = builder
         self._bus = bus
         self._limits = settings
@@ -75,6 +77,8 @@ class Guests:
         self._notices: set[asyncio.Task[None]] = set()
         self._actions: dict[str, Callable[[Desired, Guest, dict[str, float]], Awaitable[PowerState]]] = {
             "create": self._build,
+            "evacuate": self._take_in,
+            "evacuate_stopped": self._take_in,
             "start": self._build,
             "reboot_hard": self._rebuild,
             "reboot": self._reboot,
@@ -99,6 +103,20 @@ class Guests:
             else:
                 idle += found.spec.ports
         return owned, idle
+
+    async def holdings(self) -> tuple[list[PortWiring], list[PortWiring], list[str]]:
+        """Ports of guests that run, of guests that do not, and ids of those of guests that are being worked on."""
+        ids = list(self._guests)
+        known = dict(zip(ids, await asyncio.gather(*map(self._hypervisor.power, ids)), strict=True))
+        running: list[PortWiring] = []
+        idle: list[PortWiring] = []
+        busy: list[str] = []
+        for server_id, guest in self._guests.items():
+            if guest.task is not None or server_id not in known:
+                busy += guest.ports
+            else:
+                (running if known[server_id] in ("running", "paused") else idle).extend(guest.ports.values())
+        return running, idle, busy
 
     async def close(self) -> None:
         """Stop working; guests go on running, and what was under way goes on at the next start."""
@@ -193,13 +211,13 @@ class Guests:
 
     async def _undone(self, message: Desired, guest: Guest) -> PowerState:
         """A create leaves nothing; of a server that was there before, the disk stays."""
-        if message.action == "create":
+        if message.action == "create" or message.action in EVACUATIONS:
             await self._hypervisor.destroy(message.server_id)
-            await self._agent.remove(list(guest.ports.values()))
+            await self._network.remove(list(guest.ports.values()))
             return "absent"
         if message.action in ("start", "reboot_hard"):
             await self._hypervisor.stop(message.server_id, hard=True)
-            await self._agent.remove(list(guest.ports.values()))
+            await self._network.remove(list(guest.ports.values()))
         return await self._hypervisor.power(message.server_id)
 
     async def _build(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
@@ -207,7 +225,8 @@ class Guests:
         spec = message.spec or guest.spec
         if spec is None:
             raise StepFailed("sent", "the host was not told what to build")
-        guest.spec, guest.ports, guest.ended = spec, {port.port_id: port for port in spec.ports}, None
+        guest.spec = spec = _to_keep(spec)
+        guest.ports, guest.ended = {port.port_id: port for port in spec.ports}, None
         guest.news.clear()
         try:
             async with asyncio.TaskGroup() as watched:
@@ -217,6 +236,13 @@ class Guests:
         except BaseExceptionGroup as several:
             raise first_of(several) from None
         return "running"
+
+    async def _take_in(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
+        """A server whose host is dead: its disk is made anew. What an earlier life of it has left here goes first."""
+        await do("removed", self._limits.action_limit, self._hypervisor.destroy(message.server_id))
+        await do("removed", self._limits.action_limit, self._network.remove(list(guest.ports.values())))
+        await self._build(message, guest, stamps)
+        return await self._stop(message, guest, stamps) if message.goal == "stopped" else "running"
 
     async def _rebuild(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
         await do("stopped", self._limits.action_limit, self._hypervisor.stop(message.server_id, hard=True))
@@ -234,7 +260,7 @@ class Guests:
         limit = self._limits.action_limit + self._limits.shutdown_timeout
         await do("stopped", limit, self._hypervisor.stop(message.server_id, hard=message.hard))
         stamps["stopped"] = time.time()
-        await do("removed", self._limits.action_limit, self._agent.remove(list(guest.ports.values())))
+        await do("removed", self._limits.action_limit, self._network.remove(list(guest.ports.values())))
         return "stopped"
 
     async def _pause(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
@@ -250,7 +276,7 @@ class Guests:
     async def _delete(self, message: Desired, guest: Guest, stamps: dict[str, float]) -> PowerState:
         async with self._deleting:
             await do("removed", self._limits.action_limit, self._hypervisor.destroy(message.server_id))
-        await do("removed", self._limits.action_limit, self._agent.remove(list(guest.ports.values())))
+        await do("removed", self._limits.action_limit, self._network.remove(list(guest.ports.values())))
         stamps["removed"] = time.time()
         return "absent"
 
@@ -271,7 +297,18 @@ class Guests:
         log.warning("guest ended by itself", server=server_id, power=power, cause=cause)
         guest.last = Observed(server_id, self._host, guest.reached, power, cause=cause)
         await self._bus.publish(from_host(self._host, OBSERVED), guest.last)
-        await self._agent.remove(list(guest.ports.values()))
+        await self._network.remove(list(guest.ports.values()))
+
+
+def _to_keep(spec: GuestSpec) -> GuestSpec:
+    """A spec as it is kept beside the guest: tickets are good for a while only, and a fresh one makes no other spec."""
+    boot = spec.boot
+    kept = {
+        name: msgspec.structs.replace(ref, ticket="")
+        for name, ref in (("image", boot.image), ("kernel", boot.kernel), ("ramdisk", boot.ramdisk))
+        if ref is not None and ref.ticket
+    }
+    return msgspec.structs.replace(spec, boot=msgspec.structs.replace(boot, **kept)) if kept else spec
 
 
 async def _death_of(guest: Guest) -> None:

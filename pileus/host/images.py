@@ -7,10 +7,11 @@ import contextlib
 import errno
 import functools
 import hashlib
+import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -37,8 +38,8 @@ class ImageError(Exception):
 class ImageSource(Protocol):
     """Where images come from: the image service, or whatever stands between it and this host."""
 
-    def read(self, image_id: str) -> AsyncIterator[bytes]:
-        """An image's data from its first byte on."""
+    def read(self, image_id: str, ticket: str) -> AsyncIterator[bytes]:
+        """An image's data from its first byte on, for who shows the control plane's ticket. Raises what says in words why not."""
         ...
 
 
@@ -53,13 +54,28 @@ class _Fetch:
 class ImageCache:
     """The files of `folder`, each named by its image's id. Several caches in one process may share a folder."""
 
-    def __init__(self, folder: Path, source: ImageSource, settings: settings.Host) -> None:
+    def __init__(
+        self, folder: Path, source: ImageSource, settings: settings.Host, *, at_end: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._folder = folder
+        self._at_end = at_end
         self._source = source
         self._fetching = asyncio.Semaphore(settings.fetch_concurrency)
         self._keep = settings.remove_unused_original_minimum_age_seconds
         self._fetches: dict[str, _Fetch] = {}
         self._swept = False
+        self._users: list[Callable[[], set[str]]] = []
+        self._pruned = -math.inf
+
+    def used_by(self, in_use: Callable[[], set[str]]) -> None:
+        """One more host stands on these files: `in_use` says the ids of those that it needs, guests being made included."""
+        self._users.append(in_use)
+
+    async def left_by(self, in_use: Callable[[], set[str]]) -> None:
+        """That host needs none any more. After the last one `at_end` is called."""
+        self._users.remove(in_use)
+        if not self._users and self._at_end is not None:
+            await self._at_end()
 
     async def prepare(self, boot: BootSource) -> Images:
         """Bring all that a guest starts from onto this host. Raises ImageError."""
@@ -95,9 +111,16 @@ class ImageCache:
                 fetch.task.cancel()
                 await asyncio.wait([fetch.task])
 
-    async def prune(self, in_use: set[str]) -> None:
-        """Remove images that no guest stands on (`in_use`: their ids, those of guests being made included) and that nobody
-        has asked for in `remove_unused_original_minimum_age_seconds`."""
+    async def prune(self, interval: float = 0.0) -> None:
+        """Remove images that no guest stands on and that nobody has asked for in `remove_unused_original_minimum_age_seconds`.
+
+        Of several hosts on one cache only the first in `interval` seconds does it for all.
+        """
+        now = time.monotonic()
+        if now - self._pruned < interval:
+            return
+        self._pruned = now
+        in_use = set[str]().union(*(used() for used in self._users))
         removed = await asyncio.to_thread(self._prune, in_use | self._fetches.keys())
         if removed:
             log.info("images.pruned", images=removed)
@@ -136,7 +159,7 @@ class ImageCache:
             digest.update(data)
             file.write(data)
 
-        async with _closed_at_the_end(self._source.read(reference.id)) as chunks:
+        async with _closed_at_the_end(self._source.read(reference.id, reference.ticket)) as chunks:
             async for chunk in chunks:
                 received += len(chunk)
                 if received > reference.size:

@@ -136,6 +136,8 @@ class Route(Generic[S]):
     allow: Allow
     since: Version = NO_MICROVERSION
     until: Version = (9999, 9999)
+    instead: str = ""
+    """A header that stands for a token: a request with it comes through unauthenticated, and its handler must judge it."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ class Face(Generic[S]):
         if route is None:
             allowed = ", ".join(sorted({r.method for r in alive}))
             raise MethodNotAllowed(f"{request.method} is not allowed here; allowed: {allowed}", headers={"Allow": allowed})
-        context = await self._caller(request, route.allow, request_id)
+        allow: Allow = "anyone" if route.instead and route.instead in request.headers else route.allow
+        context = await self._caller(request, allow, request_id)
         call = Call(request, context, version, scope["path_params"], self._base, self._limits.max_body, self._limits.max_limit)
         reply = await route.handler(self._service, call)
         if request.method == "HEAD" and route.method == "GET":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +22,8 @@ T = TypeVar("T")
 PIECE = 1 << 20
 STALL = 60.0
 """Seconds that an upload may bring nothing before it is given up."""
+YOUNG = 60.0
+"""Seconds in which a new file may not be locked yet by whoever is making it."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -48,16 +52,17 @@ class Files:
         """Blocking. Raises OSError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    async def receive(self, part: Path, chunks: AsyncIterator[bytes], limit: int) -> Received:
-        """Write what comes to a new file, durably. The caller removes the file when this raises.
+    async def create(self, part: Path) -> BinaryIO:
+        """A new file, locked for as long as it is open: so other processes that share the folder see that its upload is under
+        way, and the lock ends with the process, however that ends. The caller closes it. Raises TooLarge, Unavailable."""
+        return await _writing(lambda: _create(part))
+
+    async def receive(self, file: BinaryIO, chunks: AsyncIterator[bytes], limit: int) -> Received:
+        """Write what comes, durably.
 
         Raises TooLarge (more than `limit` bytes, or the disk is full), Stalled, Unavailable, and whatever `chunks` raises.
         """
-        file = await _writing(lambda: part.open("xb"))
-        try:
-            return await _receive(file, chunks, limit)
-        finally:
-            await _writing(file.close)
+        return await _receive(file, chunks, limit)
 
     async def keep(self, part: Path, image_id: str) -> None:
         """Move a whole upload to its place, durably. Raises TooLarge, Unavailable."""
@@ -75,11 +80,21 @@ class Files:
             raise NotFound(f"The data of image {image_id} is not there.") from None
         return Reading(file, start, length)
 
-    def purge(self, keep: Collection[str]) -> set[str]:
-        """Remove whatever is not the data of the images `keep`; those of them that have none. Blocking."""
-        there = {entry.name for entry in self._folder.iterdir()}
-        _remove([self._folder / name for name in there.difference(keep)])
-        return set(keep) - there
+    def abandoned(self) -> set[str]:
+        """Files that no process is making now: the data of images, and what killed ones left. Blocking. Raises OSError."""
+        return {entry.name for entry in self._folder.iterdir() if not _busy(entry)}
+
+    def busy(self, uploads: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of the uploads (image, upload) that a process is working on. Blocking. Raises OSError."""
+        return {(image, name) for image, name in uploads if any(_busy(path) for path in (self.part(image, name), self.path(image)))}
+
+    def purge(self, abandoned: Collection[str], keep: Collection[str]) -> set[str]:
+        """Remove what is `abandoned` and not the data of the images `keep`; those of them that have none. Blocking.
+
+        What there was is looked at before it is asked what to keep: an upload that ends in between is in both.
+        """
+        _remove([self._folder / name for name in set(abandoned).difference(keep)])
+        return {image_id for image_id in keep if not self.path(image_id).exists()}
 
 
 class Reading:
@@ -158,6 +173,30 @@ async def _in_thread(work: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise
+
+
+def _create(part: Path) -> BinaryIO:
+    file = part.open("xb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _busy(path: Path) -> bool:
+    """Whether some process holds the file locked, or has made it only just now."""
+    try:
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            there = os.fstat(file.fileno())
+            return there.st_size == 0 and time.time() - there.st_mtime < YOUNG
+    except FileNotFoundError:
+        return False
 
 
 def _keep(part: Path, place: Path) -> None:

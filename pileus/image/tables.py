@@ -46,6 +46,15 @@ tags = Table(
     Column("tag", String(255), primary_key=True, index=True),
 )
 
+ticket_keys = Table(
+    "image_ticket_keys",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("secret", String(64), nullable=False),
+    Column("made_at", Time, nullable=False),
+)
+"""`number`: of the period that the key signs for."""
+
 members = Table(
     "image_members",
     metadata,

@@ -1,11 +1,13 @@
 """The steps of an upload in the database: queued → saving → active, and back to queued when it fails.
 
-While an image is `saving`, its `upload` names the one upload that may finish it.
+While an image is `saving`, its `upload` names the one upload that may finish it; with a `-` in front, one that has failed and is being
+cleaned up behind.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Literal
 
 from sqlalchemy import select, update
@@ -57,17 +59,36 @@ def disown(tx: Tx, image_id: str, upload: str) -> Literal["ours", "gone", "not o
         return "gone"
     if found != {"status": "saving", "upload": upload}:
         return "not ours"
-    tx.execute(update(images).where(images.c.id == image_id).values(upload=None))
+    tx.execute(update(images).where(images.c.id == image_id).values(upload=_FAILED + upload))
     return "ours"
 
 
-def requeue(tx: Tx, image_id: str) -> None:
-    """After a failed upload's files are removed: the image may be uploaded again."""
-    ours = (images.c.id == image_id, images.c.status == "saving", images.c.upload.is_(None))
-    tx.execute(update(images).where(*ours).values(status="queued", updated_at=time.time()))
+def requeue(tx: Tx, image_id: str, upload: str) -> None:
+    """After a failed upload's data is removed: the image may be uploaded again."""
+    _requeue(tx, image_id, _FAILED + upload)
 
 
-def recover(tx: Tx) -> set[str]:
-    """After a start: no upload is under way any more. The ids of all images that have data."""
-    tx.execute(update(images).where(images.c.status == "saving").values(status="queued", upload=None))
+def under_way(tx: Tx) -> set[tuple[str, str]]:
+    """The uploads (image, upload) that are under way or were cut off."""
+    return {(image_id, upload or "") for image_id, upload in tx.execute(_SAVING)}
+
+
+def recover(tx: Tx, cut_off: Collection[tuple[str, str]]) -> set[str]:
+    """After a start: these uploads will not go on. The ids of all images that have data."""
+    for image_id, upload in cut_off:
+        _requeue(tx, image_id, upload)
     return set(tx.execute(select(images.c.id).where(images.c.status.in_(WITH_DATA))).scalars())
+
+
+def mark(upload: str) -> str:
+    """The name of an upload's file, whether it failed or not."""
+    return upload.removeprefix(_FAILED)
+
+
+_FAILED = "-"
+_SAVING = select(images.c.id, images.c.upload).where(images.c.status == "saving")
+
+
+def _requeue(tx: Tx, image_id: str, upload: str) -> None:
+    ours = (images.c.id == image_id, images.c.status == "saving", images.c.upload == upload)
+    tx.execute(update(images).where(*ours).values(status="queued", upload=None, updated_at=time.time()))

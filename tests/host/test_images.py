@@ -41,7 +41,7 @@ class Source:
         self.gate.set()
         self.begun = asyncio.Event()
 
-    async def read(self, image_id: str) -> AsyncIterator[bytes]:
+    async def read(self, image_id: str, ticket: str) -> AsyncIterator[bytes]:
         self.reads += 1
         self.now += 1
         self.most = max(self.most, self.now)
@@ -205,15 +205,45 @@ async def test_prune_removes_what_is_unused_for_long(tmp_path: Path) -> None:
         if name != "new":
             os.utime(path, (time.time() - 2000,) * 2)
     await images.get(reference(b"x", "asked"))
-    await images.prune({"used"})
+    images.used_by(lambda: {"used"})
+    await images.prune()
     assert names(tmp_path) == ["asked", "new", "used"]
 
 
 async def test_prune_at_once_when_the_setting_is_zero(tmp_path: Path) -> None:
     images = cache(tmp_path, Source(b"x"), remove_unused_original_minimum_age_seconds=0)
-    await images.prune(set())
+    used = {"image-1"}
+    await images.prune()
     await images.get(reference(b"x"))
-    await images.prune({"image-1"})
+    images.used_by(in_use := lambda: set(used))
+    await images.prune()
     assert names(tmp_path) == ["image-1"]
-    await images.prune(set())
+    used.clear()
+    await images.prune()
     assert names(tmp_path) == []
+    await images.left_by(in_use)
+
+
+async def test_what_any_host_on_the_cache_stands_on_stays_and_one_prunes_for_all(tmp_path: Path) -> None:
+    ends: list[str] = []
+
+    async def end() -> None:
+        ends.append("source closed")
+
+    images = ImageCache(tmp_path / "images", Source(b"x"), Host(remove_unused_original_minimum_age_seconds=0), at_end=end)
+    users = [lambda: {"one"}, lambda: {"two"}]
+    for user in users:
+        images.used_by(user)
+    for name in ("one", "two", "three"):
+        await images.get(reference(b"x", name))
+    await images.prune(3600)
+    assert names(tmp_path) == ["one", "two"]
+    await images.get(reference(b"x", "three"))
+    await images.prune(3600)
+    assert names(tmp_path) == ["one", "three", "two"]  # the next host: not again so soon
+    await images.left_by(users[0])
+    assert ends == []
+    await images.prune()
+    assert names(tmp_path) == ["two"]
+    await images.left_by(users[1])
+    assert ends == ["source closed"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pileus.errors import BadRequest, Conflict, Forbidden, NotFound, Stalled, TooLarge
-from pileus.image import files
+from pileus.image import files, upload
 from pileus.image import images as rules
 from pileus.image.service import Images
 from pileus.image.upload import Gone
@@ -235,27 +235,40 @@ async def test_what_is_not_taken(images: Images, declared: str, content: bytes, 
     assert (await row(images, image_id))["status"] == "queued" and folder(images) == set()
 
 
-async def test_a_restart_ends_uploads_and_removes_what_has_no_row(images: Images, tmp_path: Path) -> None:
-    whole, cut = await make(images), await make(images)
+async def test_a_start_ends_uploads_that_were_cut_off_and_removes_what_has_no_row(images: Images, tmp_path: Path) -> None:
+    whole, cut, cleaned = await make(images), await make(images), await make(images)
     await images.upload(OWNER, whole, chunks(DATA), None)
-    begun = asyncio.Event()
-
-    async def endless() -> AsyncIterator[bytes]:
-        yield DATA
-        begun.set()
-        await asyncio.Event().wait()
-
-    uploading = asyncio.create_task(images.upload(OWNER, cut, endless(), None))
-    await begun.wait()
+    for image_id in (cut, cleaned):
+        await images.store.write(upload.begin, OWNER, image_id, f"killed-{image_id}")
+        images.files.part(image_id, f"killed-{image_id}").write_bytes(b"what had come")
+    await images.store.write(upload.disown, cleaned, f"killed-{cleaned}")
     (images.files.path("nobodys")).write_bytes(b"left by a crash between a file and its row")
     (images.files.path(cut)).write_bytes(b"left by a crash between the rename and the commit")
     after = Images(images.store, tmp_path / "images", Settings(image=Image(max_size=MAX_SIZE)))
     await after.start()
-    assert folder(after) == {whole} and (await row(after, cut))["status"] == "queued"
+    assert folder(after) == {whole}
+    assert [(await row(after, each))["status"] for each in (cut, cleaned)] == ["queued", "queued"]
     assert await data(after, whole) == DATA
-    uploading.cancel()
-    await asyncio.gather(uploading, return_exceptions=True)
     await check_untouched_beside(after, cut, whole)
+
+
+async def test_a_start_leaves_alone_what_another_process_is_uploading(images: Images, tmp_path: Path) -> None:
+    image_id = await make(images)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield DATA
+        begun.set()
+        await go_on.wait()
+
+    uploading = asyncio.create_task(images.upload(OWNER, image_id, slow(), None))
+    await begun.wait()
+    after = Images(images.store, tmp_path / "images", Settings(image=Image(max_size=MAX_SIZE)))
+    await after.start()
+    assert (await row(after, image_id))["status"] == "saving"
+    go_on.set()
+    await uploading
+    assert await data(after, image_id) == DATA and folder(after) == {image_id}
 
 
 async def check_untouched_beside(images: Images, image_id: str, other: str) -> None:

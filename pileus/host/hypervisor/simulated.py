@@ -32,13 +32,19 @@ BOOT_LOG = """\
 
 @dataclass
 class SimulatedGuest:
-    """One guest. `log` grows by a boot each time it starts to run from the beginning."""
+    """One guest. `boots`: how often it started to run from the beginning, each time with the same words on its console."""
 
     spec: GuestSpec
     generation: int
     power: PowerState = "paused"
     booted: bool = False
-    log: str = ""
+    boots: int = 0
+
+    @property
+    def log(self) -> str:
+        spec = self.spec
+        words = BOOT_LOG.format(memory_mb=spec.memory_mb, vcpus=spec.vcpus, ports=len(spec.ports), hostname=spec.hostname)
+        return words * self.boots
 
 
 @dataclass
@@ -46,6 +52,9 @@ class World:
     """What exists whether Pileus runs or not: the guests."""
 
     guests: dict[str, SimulatedGuest] = field(default_factory=dict)
+
+    def changed(self, server_id: str) -> None:
+        """A guest has come, changed or gone."""
 
 
 @dataclass
@@ -79,6 +88,7 @@ class SimulatedHypervisor:
         if guest is None or guest.power not in ("running", "paused"):
             return
         guest.power = power
+        self.world.changed(server_id)
         if self.on_exit is not None:
             self.on_exit(server_id, power, cause)
 
@@ -114,8 +124,9 @@ class SimulatedHypervisor:
                 raise HypervisorError(self._failures.popleft())
             if self._random.random() < self._settings.fail_start:
                 raise HypervisorError("the simulated guest did not start (setting simulated.fail_start)")
-            log = known.log if known is not None else ""
-            self.world.guests[spec.server_id] = SimulatedGuest(spec, generation, log=log)
+            boots = known.boots if known is not None else 0
+            self.world.guests[spec.server_id] = SimulatedGuest(spec, generation, boots=boots)
+            self.world.changed(spec.server_id)
 
     async def resume(self, server_id: str) -> None:
         async with self._locked(server_id):
@@ -123,10 +134,12 @@ class SimulatedHypervisor:
             guest.power = "running"
             if not guest.booted:
                 self._boot(guest)
+            self.world.changed(server_id)
 
     async def pause(self, server_id: str) -> None:
         async with self._locked(server_id):
             self._started(server_id).power = "paused"
+            self.world.changed(server_id)
 
     async def stop(self, server_id: str, *, hard: bool) -> None:
         async with self._locked(server_id):
@@ -135,6 +148,7 @@ class SimulatedHypervisor:
                 await self._pass(self._settings.stop)
             if guest is not None:
                 guest.power = "stopped"
+                self.world.changed(server_id)
 
     async def reset(self, server_id: str, *, hard: bool) -> bool:
         async with self._locked(server_id):
@@ -143,6 +157,7 @@ class SimulatedHypervisor:
                 return False
             guest.power = "running"
             self._boot(guest)
+            self.world.changed(server_id)
             return True
 
     async def destroy(self, server_id: str) -> None:
@@ -150,9 +165,11 @@ class SimulatedHypervisor:
             if server_id in self.world.guests:
                 await self._pass(self._settings.stop)
                 del self.world.guests[server_id]
+                self.world.changed(server_id)
 
     async def set_generation(self, server_id: str, generation: int) -> None:
         self._known(server_id).generation = generation
+        self.world.changed(server_id)
 
     async def power(self, server_id: str) -> PowerState:
         guest = self.world.guests.get(server_id)
@@ -183,8 +200,7 @@ class SimulatedHypervisor:
 
     def _boot(self, guest: SimulatedGuest) -> None:
         guest.booted = True
-        spec = guest.spec
-        guest.log += BOOT_LOG.format(memory_mb=spec.memory_mb, vcpus=spec.vcpus, ports=len(spec.ports), hostname=spec.hostname)
+        guest.boots += 1
 
     async def _pass(self, seconds: float) -> None:
         """Let a latency pass, with its jitter. None at all costs no turn of the event loop."""

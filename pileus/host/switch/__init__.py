@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,8 +32,18 @@ class SwitchPort:
     wired: int
 
 
+class Taps(Protocol):
+    """What the compute side of a host makes for itself: the switch's own process need not be the one that starts guests."""
+
+    async def open_tap(self, port_id: str, mtu: int) -> Tap:
+        """The port's TAP, made if it is not there. Raises SwitchError."""
+
+
 class Switch(Protocol):
     """Every call is idempotent and safe to cancel. Work touches the named ports' rows and flows only (law 4)."""
+
+    tunnel_address: str
+    """Where tunnels of other hosts end here; empty: networks do not leave this host by tunnels."""
 
     on_reset: Callable[[], None] | None
     """Called when the switch itself was restarted and has lost its flows: every port must be wired again."""
@@ -53,11 +63,18 @@ class Switch(Protocol):
     async def wire(self, port: PortWiring) -> None:
         """Local tag and flows: when this returns, packets pass. Raises SwitchError (no such port: `plug` first)."""
 
+    async def members(self, network_id: str, addresses: Collection[str]) -> None:
+        """The other hosts that have ports in a tunnel network, by their tunnel addresses: what is for all goes to all of these, and
+        to no other. A network that has no wired port here: nothing. Raises SwitchError."""
+
     async def unplug(self, port_ids: Sequence[str]) -> None:
         """Flows, switch ports and TAPs of these go, in one batch; a network's tag goes with its last port."""
 
     async def ports(self) -> list[SwitchPort]:
         """What is really there."""
+
+    async def drop_taps(self, spared: Collection[str]) -> None:
+        """TAPs of no port that no guest holds go, but for those of the `spared` port ids."""
 
     def watch(self) -> AsyncIterator[SwitchPort]:
         """Each port as it appears or changes its generation, from now on; those that stand are given first. (What the agent of

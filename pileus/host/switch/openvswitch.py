@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +28,7 @@ from pileus.host.switch.flows import DHCP_KIND, PORT_KIND, cookie
 from pileus.host.switch.pipeline import Pipeline, Uplink
 from pileus.host.switch.rows import Plugged
 from pileus.host.switch.sockets import SwitchGone
+from pileus.host.switch.taps import open_tap
 from pileus.host.switch.watching import Watches
 from pileus.messages import PortWiring
 
@@ -191,15 +191,7 @@ class OpenVSwitch:
     # --- Ports
 
     async def open_tap(self, port_id: str, mtu: int) -> Tap:
-        name = tap_name(port_id)
-        opening = asyncio.ensure_future(self._namespace.run(privileged.open_tap, name, mtu))
-        try:
-            return Tap(name, await asyncio.shield(opening))
-        except OSError as error:
-            raise SwitchError(f"TAP {name} cannot be made: {error.strerror or error}") from None
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_result)
-            raise
+        return await open_tap(self._namespace, port_id, mtu)
 
     async def plug(self, port: PortWiring) -> None:
         await self._persist(lambda: self._plug(port))
@@ -234,6 +226,11 @@ class OpenVSwitch:
     async def ports(self) -> list[SwitchPort]:
         await self._persist(self._pipeline.refresh)
         return self._ports()
+
+    async def drop_taps(self, spared: Collection[str]) -> None:
+        if self._own:
+            known = {plugged.name for plugged in self._database.plugged.values()} | {tap_name(port_id) for port_id in spared}
+            await self._namespace.run(_delete_taps, known)
 
     def watch(self) -> AsyncIterator[SwitchPort]:
         return self._watches.add(port for port in self._ports() if self._database.number(port.tap) > 0)
@@ -344,11 +341,9 @@ def _cookie(plugged: Plugged) -> int:
 
 
 def _delete_strays(known: set[str]) -> None:
-    taps = [name for name in privileged.list_taps() if name not in known and not privileged.tap_is_held(name)]
-    pairs = [name for name in netlink.link_names() if name.startswith(_DHCP_PREFIX) and name not in known]
-    privileged.delete_links([*taps, *pairs])
+    _delete_taps(known)
+    privileged.delete_links([name for name in netlink.link_names() if name.startswith(_DHCP_PREFIX) and name not in known])
 
 
-def _close_result(opening: asyncio.Future[int]) -> None:
-    if not opening.cancelled() and opening.exception() is None and opening.result() >= 0:
-        os.close(opening.result())
+def _delete_taps(known: set[str]) -> None:
+    privileged.delete_links([name for name in privileged.list_taps() if name not in known and not privileged.tap_is_held(name)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,7 +15,7 @@ from pileus.host.switch import SwitchError, SwitchPort, Tap
 from pileus.host.switch.watching import Watches
 from pileus.messages import PortWiring
 
-Step = Literal["open_tap", "plug", "wire", "unplug", "dhcp_device"]
+Step = Literal["open_tap", "plug", "wire", "members", "unplug", "dhcp_device"]
 
 _FLOWS_OF_PORT, _FLOWS_OF_NETWORK, _FLOWS_OF_DHCP = 10, 2, 4
 LAST_TAG = 4094
@@ -32,6 +32,12 @@ class World:
     wired_networks: set[str] = field(default_factory=set)
     dhcp: dict[str, str] = field(default_factory=dict)
     """Network → namespace of its DHCP device."""
+
+    members: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Tunnel network → the addresses of the other hosts that packets for all are sent to."""
+
+    def changed(self, port_ids: Sequence[str]) -> None:
+        """Ports have come, changed or gone."""
 
     @property
     def flows(self) -> int:
@@ -50,7 +56,10 @@ class SimulatedSwitch:
 
     on_reset: Callable[[], None] | None = None
 
-    def __init__(self, settings: settings.Simulated, *, seed: int = 0, world: World | None = None) -> None:
+    def __init__(
+        self, settings: settings.Simulated, *, seed: int = 0, world: World | None = None, tunnel_address: str = ""
+    ) -> None:
+        self.tunnel_address = tunnel_address
         self.world = world if world is not None else World()
         self._settings = settings
         self._random = random.Random(seed)  # noqa: S311 - a simulation repeats itself on purpose
@@ -65,6 +74,8 @@ class SimulatedSwitch:
         """The switch restarts: flows are lost, ports stay, `on_reset` is called."""
         self.world.ports = {port_id: replace(port, wired=0) for port_id, port in self.world.ports.items()}
         self.world.wired_networks.clear()
+        self.world.members.clear()
+        self.world.changed(list(self.world.ports))
         if self.on_reset is not None:
             self.on_reset()
 
@@ -92,6 +103,7 @@ class SimulatedSwitch:
         fresh = SwitchPort(port.port_id, name, port.generation, known.wired if known else 0)
         self.world.ports[port.port_id] = fresh
         self.world.networks[port.port_id] = port.network_id
+        self.world.changed([port.port_id])
         if known is None or known.generation != port.generation:
             self._watches.put(fresh)
 
@@ -105,6 +117,12 @@ class SimulatedSwitch:
             raise SwitchError(f"port {port.port_id} is not plugged here")
         self.world.ports[port.port_id] = replace(known, wired=port.generation)
         self.world.wired_networks.add(port.network_id)
+        self.world.changed([port.port_id])
+
+    async def members(self, network_id: str, addresses: Collection[str]) -> None:
+        self._meet_fault("members")
+        if network_id in self.world.wired_networks:
+            self.world.members[network_id] = frozenset(addresses)
 
     async def unplug(self, port_ids: Sequence[str]) -> None:
         await self._take(self._settings.unplug)
@@ -114,10 +132,14 @@ class SimulatedSwitch:
             self.world.networks.pop(port_id, None)
             self.world.taps.discard(tap_name(port_id))
             self._watches.drop(port_id)
-        self.world.wired_networks &= self._networks()
+        self.world.changed(port_ids)
+        self._forget_networks()
 
     async def ports(self) -> list[SwitchPort]:
         return list(self.world.ports.values())
+
+    async def drop_taps(self, spared: Collection[str]) -> None:
+        self.world.taps &= {tap_name(port_id) for port_id in [*self.world.ports, *spared]}
 
     def watch(self) -> AsyncIterator[SwitchPort]:
         return self._watches.add(self.world.ports.values())
@@ -130,7 +152,13 @@ class SimulatedSwitch:
 
     async def remove_dhcp_device(self, network_id: str, namespace: str) -> None:
         self.world.dhcp.pop(network_id, None)
+        self._forget_networks()
+
+    def _forget_networks(self) -> None:
+        """Those without a port go."""
         self.world.wired_networks &= self._networks()
+        for network_id in self.world.members.keys() - self.world.wired_networks:
+            del self.world.members[network_id]
 
     def _networks(self) -> set[str]:
         return {*self.world.networks.values(), *self.world.dhcp}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from pileus.context import SYSTEM
 from pileus.errors import BadRequest, Forbidden, RangeNotSatisfiable, UnsupportedMediaType
 from pileus.http.face import Call, Reply, Route
 from pileus.image import images as rules
+from pileus.image import tickets
 from pileus.image.service import Images
 
 MEDIA = "application/octet-stream"
@@ -22,8 +24,11 @@ async def upload(images: Images, call: Call) -> Reply:
 
 
 async def download(images: Images, call: Call) -> Reply:
-    row = await images.store.read(rules.show, call.context, call.path["id"])
-    if row["status"] == "deactivated" and not call.context.is_admin:
+    ticket = call.http.headers.get(tickets.HEADER)
+    if ticket is not None:
+        await images.tickets.check(ticket, call.path["id"])
+    row = await images.store.read(rules.show, call.context if ticket is None else SYSTEM, call.path["id"])
+    if row["status"] == "deactivated" and ticket is None and not call.context.is_admin:
         raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
     if row["status"] not in rules.WITH_DATA:
         return Reply(204)
@@ -63,5 +68,5 @@ def _range(text: str, size: int) -> tuple[int, int]:
 
 ROUTES = [
     Route("PUT", "/v2/images/{id}/file", upload, "member"),
-    Route("GET", "/v2/images/{id}/file", download, "reader"),
+    Route("GET", "/v2/images/{id}/file", download, "reader", instead=tickets.HEADER),
 ]
