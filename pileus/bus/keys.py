@@ -22,8 +22,6 @@ OPERATOR = nkeys.PREFIX_BYTE_OPERATOR
 ACCOUNT = nkeys.PREFIX_BYTE_ACCOUNT
 USER = nkeys.PREFIX_BYTE_USER
 
-REPLY_LIMIT = 120
-"""Seconds in which a host may answer a request."""
 NO_LIMITS = {"subs": -1, "data": -1, "payload": -1}
 
 
@@ -59,17 +57,17 @@ def control_jwt(account: Key, user: Key) -> str:
 
 
 def host_jwt(account: Key, user: Key, name: str, *, hollow: bool, expires: float | None) -> str:
-    """A host: it may speak as itself and answer what it is asked, and hear what is said to itself; `hollow`: as any host.
+    """A host: it may speak as itself, its two sides with one another, and hear what is said to itself. `expires`: Unix time (s), or never.
 
-    `expires`: Unix time (s), None: never. A host's answers go where the question says, so it needs no leave for the control plane's inbox.
+    `hollow`: as any host. An answer needs leave for the control plane's inboxes: the words there are guessed by nobody. It is no leave "to
+    answer" in NATS' sense (`resp`), for a host that may also speak to itself could give itself any subject to answer to.
     """
-    who = "*" if hollow else token(name)
+    own, who = token(name), "*" if hollow else token(name)
     claims = {
         "type": "user",
         **NO_LIMITS,
-        "pub": {"allow": [f"from.{who}.>"]},
-        "sub": {"allow": [f"host.{who}.>", f"_INBOX_{token(name)}.>"]},
-        "resp": {"max": 1, "ttl": REPLY_LIMIT * 1_000_000_000},
+        "pub": {"allow": [f"from.{who}.>", f"host.{who}.agent.>", f"host.{who}.holdings", f"_INBOX_{own}.>", "_INBOX.>"]},
+        "sub": {"allow": [f"host.{who}.>", f"_INBOX_{own}.>"]},
     }
     return _signed(account, user.public, name, claims, expires)
 

@@ -86,7 +86,6 @@ class NatsBus:
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
         self._inbox = f"{INBOX}{'_' + token(host) if host else ''}.{secrets.token_hex(8)}"
-        self._asked = itertools.count()
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._hooks: dict[object, Callable[[], Awaitable[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -144,7 +143,7 @@ class NatsBus:
         return self._add(_Subscriber(self, subject, handle, queue, concurrency))
 
     async def request(self, subject: str, message: object, answer: type[R], *, timeout: float) -> R:
-        word = str(next(self._asked))
+        word = secrets.token_hex(8)  # hosts may speak to the control plane's inboxes: nobody is to guess another's answer's place
         future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._answers[word] = future
         try:
