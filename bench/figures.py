@@ -38,7 +38,8 @@ def figure(name: str, samples: Sequence[float], unit: str, bar: str) -> Figure:
     return Figure(name, round(value, 3), unit, round(spread[cut], 3), round(spread[-1 - cut], 3), bar, met)
 
 
-def show(figures: Sequence[Figure], path: Path) -> None:
+def show(figures: Sequence[Figure], path: Path, *, beside: bool = False, written: bool = True) -> None:
+    """A table, and the file unless not `written`. `beside`: figures in the file that were not measured now stay there."""
     table = Table(title="Pileus, measured on this machine")
     for column in ("figure", "value", "spread", "bar", ""):
         table.add_column(column, justify="right" if column in ("value", "spread", "bar") else "left")
@@ -46,5 +47,9 @@ def show(figures: Sequence[Figure], path: Path) -> None:
         verdict = "" if not one.bar else "[green]met[/]" if one.met else "[red]missed[/]"
         table.add_row(one.name, f"{one.value:g} {one.unit}", f"{one.low:g}-{one.high:g}", one.bar, verdict)
     Console(width=150).print(table)
+    if not written:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"figures": [asdict(one) for one in figures]}, indent=1, ensure_ascii=False) + "\n")
+    all_of_them = {one["name"]: one for one in json.loads(path.read_text())["figures"]} if beside and path.exists() else {}
+    all_of_them |= {one.name: asdict(one) for one in figures}
+    path.write_text(json.dumps({"figures": list(all_of_them.values())}, indent=1, ensure_ascii=False) + "\n")

@@ -24,11 +24,16 @@ from pileus.network import config
 from pileus.network import tables as network_tables
 from pileus.settings import Settings
 from pileus.store import Store, Tx
-from pileus.store.sqlite import SqliteStore
-from tests.identity.conftest import Cloud  # noqa: F401 its module imports identity's faces, so that the store has all tables
+from tests.identity.engines import ENGINES, opened
 
 URL = "http://cloud.test"
 CHOSEN = "chosen-by-hand"
+
+
+@pytest.fixture(params=ENGINES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with opened(request.param, tmp_path, request) as found:
+        yield found
 
 
 @contextlib.asynccontextmanager
@@ -68,7 +73,7 @@ async def made(store: Store) -> list[int]:
 ALL = [2, len(firststart.FLAVORS), 1, 1]
 
 
-async def test_many_processes_of_one_machine_at_once(store: SqliteStore, tmp_path: Path) -> None:
+async def test_many_processes_of_one_machine_at_once(store: Store, tmp_path: Path) -> None:
     found = await asyncio.gather(*[start(store, tmp_path) for _ in range(6)])
     assert found == [Access(tmp_path / CLOUDS)] * 6
     assert await made(store) == ALL
@@ -77,7 +82,7 @@ async def test_many_processes_of_one_machine_at_once(store: SqliteStore, tmp_pat
     assert in_folder(tmp_path) == [CLOUDS]
 
 
-async def test_of_many_machines_one_has_the_password_and_the_others_say_which(store: SqliteStore, tmp_path: Path) -> None:
+async def test_of_many_machines_one_has_the_password_and_the_others_say_which(store: Store, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in "abc"]
     found = await asyncio.gather(*[start(store, folder) for folder in folders])
     assert await made(store) == ALL
@@ -89,7 +94,7 @@ async def test_of_many_machines_one_has_the_password_and_the_others_say_which(st
     assert [folder for folder in folders if list(folder.iterdir())] == [first.parent]
 
 
-async def test_with_a_chosen_password_every_machine_has_clouds_yaml(store: SqliteStore, tmp_path: Path) -> None:
+async def test_with_a_chosen_password_every_machine_has_clouds_yaml(store: Store, tmp_path: Path) -> None:
     a, b = await start(store, tmp_path / "a", CHOSEN), await start(store, tmp_path / "b", CHOSEN)
     assert (a.clouds_yaml, b.clouds_yaml) == (tmp_path / "a" / CLOUDS, tmp_path / "b" / CLOUDS)
     assert f'password: "{CHOSEN}"' in (tmp_path / "b" / CLOUDS).read_text()
@@ -100,7 +105,7 @@ async def test_with_a_chosen_password_every_machine_has_clouds_yaml(store: Sqlit
     assert CHOSEN not in wrong.words
 
 
-async def test_what_a_user_has_removed_stays_removed_and_clouds_yaml_keeps_all_but_the_url(store: SqliteStore, tmp_path: Path) -> None:
+async def test_what_a_user_has_removed_stays_removed_and_clouds_yaml_keeps_all_but_the_url(store: Store, tmp_path: Path) -> None:
     await start(store, tmp_path)
     mine = (tmp_path / CLOUDS).read_text() + "  other:\n    region_name: here\n"
     (tmp_path / CLOUDS).write_text(mine)
@@ -112,7 +117,7 @@ async def test_what_a_user_has_removed_stays_removed_and_clouds_yaml_keeps_all_b
 
 @pytest.mark.parametrize("moment", ["drafted", "admin made", "all made"])
 async def test_a_first_start_that_was_cut_off_is_gone_on_with(
-    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     with monkeypatch.context() as patch:
         if moment == "drafted":
@@ -129,9 +134,7 @@ async def test_a_first_start_that_was_cut_off_is_gone_on_with(
     assert not (tmp_path / DRAFT).exists()
 
 
-async def test_a_password_that_the_admin_did_not_get_is_forgotten(
-    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_password_that_the_admin_did_not_get_is_forgotten(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One machine dies before it has made the admin, another one makes it."""
     with monkeypatch.context() as patch:
         patch.setattr(bootstrap, "run", _die)
@@ -144,7 +147,7 @@ async def test_a_password_that_the_admin_did_not_get_is_forgotten(
     assert list((tmp_path / "a").iterdir()) == []
 
 
-async def test_the_file_that_said_it_before_is_heeded_once(store: SqliteStore, tmp_path: Path) -> None:
+async def test_the_file_that_said_it_before_is_heeded_once(store: Store, tmp_path: Path) -> None:
     async with machine(store, tmp_path) as identity:
         await identity.bootstrap("x")
     (tmp_path / "made").touch()
@@ -156,13 +159,13 @@ async def test_the_file_that_said_it_before_is_heeded_once(store: SqliteStore, t
     assert await made(store) == [2, 0, 0, 0]
 
 
-async def test_the_file_of_an_old_folder_does_not_speak_for_a_new_database(store: SqliteStore, tmp_path: Path) -> None:
+async def test_the_file_of_an_old_folder_does_not_speak_for_a_new_database(store: Store, tmp_path: Path) -> None:
     (tmp_path / "made").touch()
     assert (await start(store, tmp_path)).clouds_yaml
     assert await made(store) == ALL
 
 
-async def test_a_clouds_yaml_without_a_password_is_named(store: SqliteStore, tmp_path: Path) -> None:
+async def test_a_clouds_yaml_without_a_password_is_named(store: Store, tmp_path: Path) -> None:
     (tmp_path / CLOUDS).write_text("clouds: {}\n")
     with pytest.raises(StartupError, match="names no password"):
         await start(store, tmp_path)

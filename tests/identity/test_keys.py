@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,15 @@ from pileus.identity import keys
 from pileus.identity.keys import STAGED, Keys
 from pileus.identity.tables import keys as table
 from pileus.store import Store, Tx
-from pileus.store.sqlite import SqliteStore
+from tests.identity.engines import ENGINES, opened
 
 DAY, HOUR = 86400.0, 3600.0
+
+
+@pytest.fixture(params=ENGINES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with opened(request.param, tmp_path, request) as found:
+        yield found
 
 
 @dataclass
@@ -45,7 +52,7 @@ class Process:
         return await self.read()
 
 
-async def test_many_that_start_at_once_make_one_key(store: SqliteStore) -> None:
+async def test_many_that_start_at_once_make_one_key(store: Store) -> None:
     processes = [Process(store) for _ in range(10)]
     made = await asyncio.gather(*[process.tend(5.0) for process in processes])
     assert made == [[1]] * 10
@@ -54,14 +61,14 @@ async def test_many_that_start_at_once_make_one_key(store: SqliteStore) -> None:
     assert {process.ring.unseal(token) for process in processes} == {b"x"}
 
 
-async def test_many_that_turn_at_once_stage_one_key(store: SqliteStore) -> None:
+async def test_many_that_turn_at_once_stage_one_key(store: Store) -> None:
     processes = [Process(store) for _ in range(10)]
     for process in processes:
         await process.tend(0.0)
     assert await asyncio.gather(*[process.tend(DAY) for process in processes]) == [[1, 2]] * 10
 
 
-async def test_a_key_seals_only_when_every_process_had_time_to_learn_it(store: SqliteStore) -> None:
+async def test_a_key_seals_only_when_every_process_had_time_to_learn_it(store: Store) -> None:
     first, other = Process(store), Process(store)
     await first.tend(0.0)
     await other.tend(0.0)
@@ -77,7 +84,7 @@ async def test_a_key_seals_only_when_every_process_had_time_to_learn_it(store: S
     assert first.ring.unseal(other.ring.seal(b"late")) == b"late"  # the other's clock is a day behind
 
 
-async def test_tokens_live_through_a_rotation_and_the_old_key_goes_when_they_have_ended(store: SqliteStore) -> None:
+async def test_tokens_live_through_a_rotation_and_the_old_key_goes_when_they_have_ended(store: Store) -> None:
     process = Process(store)
     await process.tend(0.0)
     token = process.ring.seal(b"payload")
@@ -90,7 +97,7 @@ async def test_tokens_live_through_a_rotation_and_the_old_key_goes_when_they_hav
     assert process.ring.unseal(process.ring.seal(b"new")) == b"new"
 
 
-async def test_many_keys_are_kept_where_tokens_live_longer_than_a_rotation(store: SqliteStore) -> None:
+async def test_many_keys_are_kept_where_tokens_live_longer_than_a_rotation(store: Store) -> None:
     process = Process(store, rotation=HOUR, lifetime=3 * HOUR)
     tokens = []
     for minutes in range(0, 8 * 60, 5):
@@ -101,7 +108,7 @@ async def test_many_keys_are_kept_where_tokens_live_longer_than_a_rotation(store
     assert len(await process.read()) == 5  # one in use, one staged, those of the last three hours
 
 
-async def test_a_clock_that_was_set_back_changes_nothing(store: SqliteStore) -> None:
+async def test_a_clock_that_was_set_back_changes_nothing(store: Store) -> None:
     process = Process(store)
     await process.tend(10 * DAY)
     token = process.ring.seal(b"x")
@@ -110,7 +117,7 @@ async def test_a_clock_that_was_set_back_changes_nothing(store: SqliteStore) -> 
     assert process.ring.unseal(process.ring.seal(b"y")) == b"y"
 
 
-async def test_a_row_that_is_no_key_is_named(store: SqliteStore) -> None:
+async def test_a_row_that_is_no_key_is_named(store: Store) -> None:
     process = Process(store)
     await process.tend(0.0)
 
@@ -123,7 +130,7 @@ async def test_a_row_that_is_no_key_is_named(store: SqliteStore) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "=", "x", "gAAAAAB", "é", "gAAAAAB" + "A" * 200, "\x00", "a b"])
-async def test_nonsense_is_no_token(store: SqliteStore, text: str) -> None:
+async def test_nonsense_is_no_token(store: Store, text: str) -> None:
     process = Process(store)
     await process.tend(0.0)
     assert process.ring.unseal(text) is None
@@ -145,7 +152,7 @@ async def take_over(store: Store, folder: Path) -> None:
     keys.remove_files(folder, found, await store.write(keys.adopt, found))
 
 
-async def test_files_become_rows_once_and_their_tokens_stay_good(store: SqliteStore, tmp_path: Path) -> None:
+async def test_files_become_rows_once_and_their_tokens_stay_good(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     old, new = write_files(folder, 1000, 90000)
     (folder / "5.part").write_bytes(b"half a k")
@@ -159,7 +166,7 @@ async def test_files_become_rows_once_and_their_tokens_stay_good(store: SqliteSt
     assert await process.tend(90001.0 + DAY) == [2, 3]  # and they turn as the others do
 
 
-async def test_files_beside_a_database_with_keys_of_its_own_are_left_alone(store: SqliteStore, tmp_path: Path) -> None:
+async def test_files_beside_a_database_with_keys_of_its_own_are_left_alone(store: Store, tmp_path: Path) -> None:
     process = Process(store)
     await process.tend(0.0)
     folder = tmp_path / "keys"
