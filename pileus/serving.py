@@ -47,7 +47,8 @@ class ControlProcess:
         faces: Collection[str] = (),
     ) -> None:
         self.settings = settings
-        self.clouds_yaml: Path | None = None
+        self.access = firststart.Access(None)
+        self._state = Path(settings.state).absolute()
         self._role = role
         self._place = place
         self._listener = listener
