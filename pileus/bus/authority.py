@@ -43,10 +43,14 @@ class Issued(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Register(msgspec.Struct, omit_defaults=True):
-    """hosts.json. `revoked`: public keys whose credentials count no more once the server has read its configuration again."""
+    """hosts.json. `revoked`: public keys whose credentials count no more once the server has read its configuration again.
+
+    `operator` is the operator's JWT, signed once: a server that finds another one refuses to read its configuration again.
+    """
 
     listen: str
     url: str
+    operator: str
     hosts: dict[str, Issued] = {}
     revoked: dict[str, int] = {}
 
@@ -62,7 +66,9 @@ def setup(folder: Path, *, listen: str, names: Sequence[str], installed: Path) -
     _make(folder)
     operator, account, control = Key.new(OPERATOR), Key.new(ACCOUNT), Key.new(USER)
     pems = certificates.certify(names)
-    register = Register(listen=listen, url=f"tls://{_bracketed(names[0])}:{listen.rpartition(':')[2]}")
+    register = Register(
+        listen=listen, operator=keys.operator_jwt(operator), url=f"tls://{_bracketed(names[0])}:{listen.rpartition(':')[2]}"
+    )
     secret = {"keys/operator.nk": operator.seed, "keys/account.nk": account.seed, "keys/ca.key": pems["ca.key"]}
     secret |= {"tls/server.key": pems["server.key"], "control.creds": keys.credentials(keys.control_jwt(account, control), control)}
     for name, data in secret.items():
@@ -166,7 +172,7 @@ def _save(folder: Path, register: Register) -> None:
     """The register, and the server's configuration that follows from it."""
     operator, account = Key(_read(folder / "keys" / "operator.nk").strip()), Key(_read(folder / "keys" / "account.nk").strip())
     signed = keys.account_jwt(operator, account, register.revoked)
-    write(folder / "nats.conf", _configuration(folder, register.listen, keys.operator_jwt(operator), account.public, signed))
+    write(folder / "nats.conf", _configuration(folder, register.listen, register.operator, account.public, signed))
     write(folder / "hosts.json", msgspec.json.format(msgspec.json.encode(register)))
 
 

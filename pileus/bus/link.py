@@ -77,6 +77,9 @@ class _Transport(TcpTransport):  # type: ignore[misc]
             raise LinkError("the server offers no TLS, but bus.url says tls://", final=True)
         super().write(payload)
 
+    async def wait_closed(self) -> None:
+        """Not waited for: it was cut, and after a failed handshake it would be for ever."""
+
     def abort(self) -> None:
         for writer in (self._io_writer, self._bare_io_writer):
             if writer is not None:
