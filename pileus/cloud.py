@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from pileus import firststart, roles
-from pileus.bus.inprocess import InProcessBus
+from pileus.bus.opening import open_bus
 from pileus.choice import Choice
 from pileus.errors import StartupError
 from pileus.host.service import Host
@@ -19,7 +18,7 @@ from pileus.lockfile import claimed
 from pileus.parts import Stack
 from pileus.services import FACES, assemble
 from pileus.settings import Settings
-from pileus.store.sqlite import SqliteStore
+from pileus.store.opening import open_store
 
 HEARD_LIMIT = 60.0
 """Seconds in which all hosts of a process that has started them must have said that they live."""
@@ -66,16 +65,16 @@ class Cloud:
         stack.enter_context(claimed(self.state))
         listener = stack.enter_context(listening(settings.api.listen))
         self.base_url = settings.api.public_url or public_url(listener)
-        store = await asyncio.to_thread(SqliteStore.open, self.state / "pileus.db")
+        store = await open_store(settings, role="up")
         stack.push_async_callback(store.close)
-        bus = InProcessBus()
+        bus = await open_bus(settings, name="up")
         stack.push_async_callback(bus.close)
         services = assemble(settings, self.state, store, bus, self.base_url)
         await stack.run(services.identity)
         self.access = await firststart.run(self.state, self.base_url, services.identity, store, services.network.config)
         await stack.run(services.images)
         await roles.network_rpc(stack, services)
-        compute = roles.ComputeWorker(services, exclusive=True)
+        compute = roles.ComputeWorker(services, exclusive=not settings.database.url)
         await stack.run(compute.watch)
         self._server = await roles.api(stack, services, listener, FACES)
         if self.choice.hypervisor == "qemu":
