@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 LOOK_LIMIT = 0.5
 """Seconds for a question whose answer nobody needs: how far are ports?"""
 
+TELL_AGAIN = 1.0
+
 Held = Callable[[], Awaitable[tuple[list[PortWiring], list[PortWiring], list[str]]]]
 """Ports of guests that run, of guests that do not, and ids of ports of those that are being worked on."""
 
@@ -117,7 +119,7 @@ class RemoteAgent:
             else:
                 continue
             self._wanted.set()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(TELL_AGAIN)
 
     def _next(self) -> int:
         self._number += 1

@@ -28,6 +28,7 @@ from pileus.host.images import ImageCache
 from pileus.host.service import Host, Parts
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.host.switch.simulated import World as Ports
+from pileus.hosts import hollow_address
 from pileus.network import networks, subnets
 from pileus.network.client import InProcessNetwork
 from pileus.network.service import Network
@@ -47,7 +48,10 @@ class NoImages:
     async def show(self, context: Context, image_id: str) -> ImageInfo:
         raise NotFound(f"No image {image_id}")
 
-    def read(self, image_id: str) -> AsyncIterator[bytes]:
+    async def ticket(self, image_id: str) -> str:
+        raise NotFound(f"No image {image_id}")
+
+    def read(self, image_id: str, ticket: str) -> AsyncIterator[bytes]:
         raise NotFound(f"No image {image_id}")
 
 
@@ -99,13 +103,15 @@ class Cloudlet:
 
     async def start_host(self, name: str) -> Host:
         """A host process on the world that is there: what ran goes on."""
+        address = hollow_address(name)
         parts = Parts(
             hypervisor=SimulatedHypervisor(self.settings.simulated, world=self.guests[name]),
-            switch=SimulatedSwitch(self.settings.simulated, world=self.ports[name]),
+            switch=SimulatedSwitch(self.settings.simulated, world=self.ports[name], tunnel_address=address),
             dhcp=self.dhcp[name],
             images=ImageCache(self.folder / "cache", NoImages(), self.settings.host),
         )
-        host = self.hosts[name] = Host(name, parts, self.bus, self.settings)
+        section = msgspec.structs.replace(self.settings.host, tunnel_address=address)
+        host = self.hosts[name] = Host(name, parts, self.bus, msgspec.structs.replace(self.settings, host=section))
         await host.start()
         return host
 
@@ -175,11 +181,10 @@ class Cloudlet:
 
 
 def settings(signal: str = "local", **sections: dict[str, Any]) -> Settings:
-    """Settings for the boot's tests: quick retries, any number of hosts on one simulated physical network."""
+    """Settings for the boot's tests: quick retries, networks that any number of hosts share by tunnels."""
     tree: dict[str, Any] = {
         "compute": {"plug_signal": signal, "resend_interval": 0.2, "vif_plugging_timeout": 5.0},
-        "network": {"default_type": "vlan", "vlan_ranges": ["sim:1:4094"], "send_events_interval": 0.0, "rpc_timeout": 0.2},
-        "host": {"bridge_mappings": {"sim": "none"}},
+        "network": {"send_events_interval": 0.0, "rpc_timeout": 0.2},
     }
     for name, values in sections.items():
         tree.setdefault(name, {}).update(values)

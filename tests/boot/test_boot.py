@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -247,7 +247,7 @@ class HalfMadeImages:
             return ImageInfo("kernel", "kernel", "queued", "", 0, 0, "")
         return ImageInfo(image_id, "disk", "active", "ami", 512, 512, "00", kernel_id="kernel")
 
-    def read(self, image_id: str) -> AsyncIterator[bytes]:
+    async def ticket(self, image_id: str) -> str:
         raise NotFound(f"No image {image_id}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from pileus.bus.inprocess import InProcessBus
 from pileus.clients.image import ImageInfo
 from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress, ServerPort
 from pileus.clients.placement import Inventory, ProviderPicture, Resources
-from pileus.compute import flavors, hosts
+from pileus.compute import beats, flavors, hosts
 from pileus.compute.service import Compute
 from pileus.compute.tables import servers
 from pileus.context import Context
@@ -38,8 +38,8 @@ class Images:
             raise NotFound(f"Image {image_id} could not be found.")
         return ImageInfo(IMAGE, "tiny", "active", "qcow2", 10, 1 << 30, "00", min_disk=2, min_ram=128)
 
-    def read(self, image_id: str) -> AsyncIterator[bytes]:
-        raise NotImplementedError
+    async def ticket(self, image_id: str) -> str:
+        return f"ticket for {image_id}"
 
 
 @dataclass
@@ -131,7 +131,9 @@ def facts(host: str, **changes: Any) -> HostFacts:
 
 
 async def add_host(compute: Compute, name: str = "host1", **changes: Any) -> Row:
-    row, _ = await compute.store.write(hosts.beat, facts(name, **changes))
+    await compute.store.write(beats.hear, [facts(name, **changes)], [])
+    row = await compute.store.read(hosts.by_name, name)
+    assert row is not None
     return row
 
 
