@@ -1,22 +1,20 @@
-"""Hosts as compute knows them: heartbeats written down, up or down, enabled or not."""
+"""Hosts as compute knows them: what they have, up or down, enabled or not, and what is on them. How they are heard: `beats`."""
 
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import msgspec
 from sqlalchemy import bindparam, func, select, update
 
 from pileus.clients.placement import Inventory
-from pileus.compute.tables import hosts, servers
+from pileus.compute.tables import host_beats, hosts, servers
 from pileus.messages import HostFacts
 from pileus.settings import Compute
 from pileus.store import Tx
 from pileus.store.paging import Page, fetch
-from pileus.store.sql import Row, first, insert_new, rows
+from pileus.store.sql import Row, first, rows
 
 
 def inventories(facts: HostFacts, settings: Compute) -> dict[str, Inventory]:
@@ -29,55 +27,52 @@ def inventories(facts: HostFacts, settings: Compute) -> dict[str, Inventory]:
     }
 
 
-def beat(tx: Tx, facts: HostFacts) -> tuple[Row, bool]:
-    """Write a heartbeat down: the host's row, and whether what it offers has changed (or it is new)."""
-    now = time.time()
-    new = msgspec.to_builtins(facts)
-    before = first(tx, select(hosts).where(hosts.c.name == facts.host))
-    if before is None:
-        row = {
-            "name": facts.host,
-            "id": str(uuid.uuid4()),
-            "service_id": str(uuid.uuid4()),
-            "facts": new,
-            "zone": facts.availability_zone,
-            "disabled": False,
-            "disabled_reason": None,
-            "forced_down": False,
-            "seen_at": now,
-            "created_at": now,
-            "updated_at": now,
-        }
-        insert_new(tx, hosts, row)
-        return row, True
-    tx.execute(update(hosts).where(hosts.c.name == facts.host).values(facts=new, zone=facts.availability_zone, seen_at=now))
-    same = all(before["facts"].get(key) == new[key] for key in ("vcpus", "memory_mb", "disk_gb"))
-    return before | {"facts": new, "seen_at": now}, not same
+EARS = ""
+"""The name under which the control plane notes that it hears."""
+DEAF = 20.0
+"""Seconds without its own echo after which the control plane hears nobody: silence proves nothing then."""
+
+_beats = host_beats.alias("beats")
+_ears = host_beats.alias("ears")
+_HOSTS = select(
+    hosts,
+    _beats.c.seen_at,
+    _beats.c.guests,
+    _beats.c.started_at,
+    _ears.c.seen_at.label("hearing_at"),
+    _ears.c.started_at.label("hearing_since"),
+).select_from(hosts.join(_beats, _beats.c.name == hosts.c.name).outerjoin(_ears, _ears.c.name == EARS))
+_BY_NAME = _HOSTS.where(hosts.c.name == bindparam("wanted"))
+_BY_NAMES = _HOSTS.where(hosts.c.name.in_(bindparam("names", expanding=True)))
+_BY_SERVICE = _HOSTS.where(hosts.c.service_id == bindparam("service"))
+_ALL = _HOSTS.order_by(hosts.c.name)
 
 
 def all_hosts(tx: Tx) -> list[Row]:
-    return rows(tx, select(hosts).order_by(hosts.c.name))
-
-
-_BY_NAMES = select(hosts).where(hosts.c.name.in_(bindparam("names", expanding=True)))
+    return _whole(rows(tx, _ALL))
 
 
 def by_name(tx: Tx, name: str) -> Row | None:
-    return first(tx, select(hosts).where(hosts.c.name == name))
+    return next(iter(_whole(rows(tx, _BY_NAME, wanted=name))), None)
 
 
 def by_names(tx: Tx, names: Collection[str]) -> dict[str, Row]:
-    return {row["name"]: row for row in rows(tx, _BY_NAMES, names=list(names))} if names else {}
+    return {row["name"]: row for row in _whole(rows(tx, _BY_NAMES, names=list(names)))} if names else {}
 
 
 def matching(tx: Tx, part: str) -> list[Row]:
     """Hosts whose name contains it."""
-    return rows(tx, select(hosts).where(hosts.c.name.contains(part, autoescape=True)).order_by(hosts.c.name))
+    return _whole(rows(tx, _HOSTS.where(hosts.c.name.contains(part, autoescape=True)).order_by(hosts.c.name)))
 
 
 def page(tx: Tx, wanted: Page) -> list[Row]:
     """One page of hosts; markers are ids. Sorted by `name`."""
-    return fetch(tx, select(hosts), wanted, id_column=hosts.c.id, sortable={"name": hosts.c.name})
+    return _whole(fetch(tx, _HOSTS, wanted, id_column=hosts.c.id, sortable={"name": hosts.c.name}))
+
+
+def _whole(found: Iterable[Row]) -> list[Row]:
+    """The facts as they are now: what each beat tells is kept apart from them."""
+    return [row | {"facts": row["facts"] | {"guests": row["guests"], "started_at": row["started_at"]}} for row in found]
 
 
 def has_zone(tx: Tx, zone: str) -> bool:
@@ -86,7 +81,17 @@ def has_zone(tx: Tx, zone: str) -> bool:
 
 
 def is_up(row: Mapping[str, Any], settings: Compute, now: float | None = None) -> bool:
-    return not row["forced_down"] and (time.time() if now is None else now) - row["seen_at"] < settings.service_down_time
+    """Was it heard of lately? Time in which the control plane itself heard nobody does not count."""
+    now = time.time() if now is None else now
+    return not row["forced_down"] and row["seen_at"] > deaf_to(row["hearing_at"], row["hearing_since"], settings, now)
+
+
+def deaf_to(hearing_at: float | None, hearing_since: float | None, settings: Compute, now: float) -> float:
+    """Whoever was heard of later than this is up. Minus infinity: nobody is known to be down."""
+    if hearing_at is None or hearing_since is None:
+        return now - settings.service_down_time
+    limit = min(now, hearing_at + DEAF) - settings.service_down_time
+    return limit if hearing_since <= limit else float("-inf")
 
 
 def change(tx: Tx, service_id: str, /, **values: Any) -> Row | None:
@@ -94,7 +99,7 @@ def change(tx: Tx, service_id: str, /, **values: Any) -> Row | None:
     values["updated_at"] = time.time()
     if tx.execute(update(hosts).where(hosts.c.service_id == service_id).values(**values)).rowcount == 0:
         return None
-    return first(tx, select(hosts).where(hosts.c.service_id == service_id))
+    return next(iter(_whole(rows(tx, _BY_SERVICE, service=service_id))), None)
 
 
 def guests_on(tx: Tx, names: Collection[str]) -> dict[str, list[Row]]:

@@ -36,6 +36,11 @@ class Verb:
     any_task: bool = False
 
     @property
+    def finds_host(self) -> bool:
+        """A create, and an evacuation: they may be tried on another host when one fails."""
+        return "claim" in self.plan
+
+    @property
     def needs_host(self) -> bool:
         """A create finds its host, and a delete ends what never had one; all else is done to a guest."""
         return "claim" not in self.plan and "release" not in self.plan
@@ -70,6 +75,26 @@ VERBS: dict[str, Verb] = {
         ),
         Verb("pause", "pause", frozenset({"active"}), "pausing", "paused", "paused", ("send",)),
         Verb("unpause", "unpause", frozenset({"paused"}), "unpausing", "running", "active", ("send",)),
+        Verb(
+            "evacuate",
+            "evacuate",
+            frozenset({"active", "stopped", "error"}),
+            "rebuilding",
+            "running",
+            "active",
+            ("claim", "allocate", "resolve", "send"),
+            "error",
+        ),
+        Verb(
+            "evacuate_stopped",
+            "evacuate",
+            frozenset({"active", "stopped", "error"}),
+            "rebuilding",
+            "stopped",
+            "stopped",
+            ("claim", "allocate", "resolve", "send"),
+            "error",
+        ),
         Verb("delete", "delete", ALIVE, "deleting", "absent", "deleted", ("send", "release"), "error", any_task=True),
     )
 }
@@ -128,8 +153,8 @@ ATTEMPTS = 2
 
 
 def goes_elsewhere(verb: Verb, failure: Failure, attempt: int, signal: PlugSignal) -> bool:
-    """Is a failed create tried on another host? Once; with `callback` never for the network's sake (Nova's rule)."""
-    if verb.name != "create" or not failure.retry or attempt >= ATTEMPTS:
+    """Is what failed tried on another host? Once; with `callback` never for the network's sake (Nova's rule)."""
+    if not verb.finds_host or not failure.retry or attempt >= ATTEMPTS:
         return False
     return not (signal == "callback" and failure.step in NETWORK_STEPS)
 
@@ -168,6 +193,9 @@ STATUS: dict[tuple[str, str | None], str] = {
     ("paused", "rebooting_hard"): "HARD_REBOOT",
     ("stopped", "rebooting_hard"): "HARD_REBOOT",
     ("error", "rebooting_hard"): "HARD_REBOOT",
+    ("active", "rebuilding"): "REBUILD",
+    ("stopped", "rebuilding"): "REBUILD",
+    ("error", "rebuilding"): "REBUILD",
 }
 PLAIN_STATUS = {"building": "BUILD", "active": "ACTIVE", "paused": "PAUSED", "stopped": "SHUTOFF", "error": "ERROR", "deleted": "DELETED"}
 POWER_NUMBER: dict[str, int] = {"absent": 0, "running": 1, "paused": 3, "stopped": 4, "crashed": 6}

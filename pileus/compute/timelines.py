@@ -8,7 +8,7 @@ from typing import Any
 
 from pileus import timeline
 
-SHOWN_NAMES = {"reboot_hard": "reboot"}
+SHOWN_NAMES = {"reboot_hard": "reboot", "evacuate_stopped": "evacuate"}
 """Our verbs that Nova has no word of its own for."""
 _ON_HOSTS = frozenset({"host", "agent", "signal"})
 

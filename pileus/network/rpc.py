@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 
+import structlog
+
 from pileus.bus import Bus, Subscription
-from pileus.messages import DETAILS, HEARTBEAT, LEVELS, DeviceDetails, DeviceDetailsRequest, DeviceLevels, HostFacts, Taken, from_hosts
+from pileus.gather import Gather
+from pileus.messages import (
+    AGENT,
+    AGENT_BEAT,
+    DETAILS,
+    LEVELS,
+    NETWORK_ECHO,
+    AgentBeat,
+    AgentFacts,
+    DeviceDetails,
+    DeviceDetailsRequest,
+    DeviceLevels,
+    Echo,
+    FactsWanted,
+    Taken,
+    facts_subject,
+    from_hosts,
+)
 from pileus.network import agents, levels
 from pileus.network.config import Config
-from pileus.store import Store
+from pileus.store import Store, Tx
+
+log = structlog.get_logger(__name__)
 
 QUEUE = "network-rpc"
 CONCURRENCY = 8
 """Requests under way at once; beyond what the store commits as one group, more would only wait there."""
+TOGETHER = 1.0
+"""Seconds between two transactions of heartbeats."""
+MOST = 250
+"""Heartbeats of one transaction."""
+ECHO = 5.0
+
+News = AgentFacts | AgentBeat | Echo
 
 
 class Rpc:
@@ -24,18 +54,28 @@ class Rpc:
         self._config = config
         self._wake = wake
         self._subscriptions: list[Subscription] = []
+        self._beats: Gather[News] = Gather(self._hear, interval=TOGETHER, most=MOST, name="agent-heartbeats")
+        self._echoing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        self._beats.start()
         self._subscriptions = [
             self._bus.serve(from_hosts(DETAILS), DeviceDetailsRequest, self._details, queue=QUEUE, concurrency=CONCURRENCY),
             self._bus.serve(from_hosts(LEVELS), DeviceLevels, self._levels, queue=QUEUE, concurrency=CONCURRENCY),
-            self._bus.subscribe(from_hosts(HEARTBEAT), HostFacts, self._heartbeat, queue=QUEUE),
+            self._bus.subscribe(from_hosts(AGENT), AgentFacts, self._heartbeat, queue=QUEUE),
+            self._bus.subscribe(from_hosts(AGENT_BEAT), AgentBeat, self._heartbeat, queue=QUEUE),
+            self._bus.subscribe(NETWORK_ECHO, Echo, self._echoed, queue=QUEUE),
         ]
+        self._echoing = asyncio.create_task(self._echo(), name="agent-echo")
 
     async def close(self) -> None:
+        if self._echoing is not None:
+            self._echoing.cancel()
+            await asyncio.gather(self._echoing, return_exceptions=True)
         for subscription in self._subscriptions:
             await subscription.close()
         self._subscriptions = []
+        await self._beats.close()
 
     async def _details(self, question: DeviceDetailsRequest) -> DeviceDetails:
         return await self._store.read(levels.details, question.host, question.port_ids)
@@ -48,5 +88,27 @@ class Rpc:
             self._wake()
         return Taken(len(report.levels))
 
-    async def _heartbeat(self, facts: HostFacts) -> None:
-        await self._store.write(agents.heard, facts)
+    async def _heartbeat(self, news: AgentFacts | AgentBeat) -> None:
+        self._beats.put((type(news), news.host), news)
+
+    async def _echoed(self, echo: Echo) -> None:
+        self._beats.put(Echo, echo)
+
+    async def _hear(self, news: list[News]) -> None:
+        for host in await self._store.write(_hear, news):
+            await self._bus.publish(facts_subject(host), FactsWanted("network"))
+
+    async def _echo(self) -> None:
+        while True:
+            try:
+                await self._bus.publish(NETWORK_ECHO, Echo(time.time()))
+            except Exception:
+                log.exception("no echo; the next one follows")
+            await asyncio.sleep(ECHO)
+
+
+def _hear(tx: Tx, news: list[News]) -> list[str]:
+    if any(isinstance(each, Echo) for each in news):
+        agents.hearing(tx)
+    facts = [each for each in news if isinstance(each, AgentFacts)]
+    return agents.hear(tx, facts, [each for each in news if isinstance(each, AgentBeat)])

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from pileus.bus import NoAnswer, RemoteError
 from pileus.compute import servers
 from pileus.compute.api import forms
+from pileus.compute.evacuation import Wish
 from pileus.compute.service import Compute
 from pileus.errors import BadRequest, Conflict, Forbidden, NotFound
 from pileus.http.face import Call, Reply, Route
@@ -35,6 +37,13 @@ class ResetState(forms.Body):
 
 class ConsoleOutput(forms.Body):
     length: forms.Whole | None = None
+
+
+class Evacuate(forms.Body):
+    host: str | UnsetType | None = UNSET
+    admin_pass: str | UnsetType = msgspec.field(default=UNSET, name="adminPass")
+    on_shared_storage: forms.Flag | UnsetType = msgspec.field(default=UNSET, name="onSharedStorage")
+    force: forms.Flag | UnsetType = UNSET
 
 
 Action = Callable[[Compute, Call, Any], Awaitable[Reply]]
@@ -90,6 +99,28 @@ async def reset_state(compute: Compute, call: Call, argument: Any) -> Reply:
     return Reply(202)
 
 
+async def evacuate(compute: Compute, call: Call, argument: Any) -> Reply:
+    """2.14 drops onSharedStorage, 2.29 to 2.67 have force, from 2.95 on the server is left stopped."""
+    if not call.context.is_admin:
+        raise Forbidden("Policy doesn't allow os_compute_api:os-evacuate: it needs the admin role.")
+    given = _convert(argument, Evacuate, "evacuate")
+    if given.admin_pass is not UNSET:
+        raise BadRequest("adminPass: setting a guest's password is not offered")
+    if (given.on_shared_storage is UNSET) != call.since(2, 14):
+        word = "not known any more since 2.14" if call.since(2, 14) else "required before 2.14"
+        raise BadRequest(f"Invalid input for field/attribute evacuate: onSharedStorage is {word}")
+    if given.on_shared_storage is not UNSET and forms.flag(given.on_shared_storage, "onSharedStorage"):
+        raise BadRequest("onSharedStorage: guests' disks are on their hosts, so there is no shared storage")
+    if given.force is not UNSET and not (call.since(2, 29) and not call.since(2, 68)):
+        raise BadRequest("Invalid input for field/attribute evacuate: force is known from 2.29 to 2.67 only")
+    force = given.force is not UNSET and forms.flag(given.force, "force")
+    host = None if given.host is UNSET or given.host is None else forms.name(given.host, "host")
+    if force and host is None:
+        raise BadRequest("Can't force to a non-provided destination")
+    await compute.evacuate(call.context, call.path["id"], Wish(host, force, leave_stopped=call.since(2, 95)))
+    return Reply(200)
+
+
 async def console_output(compute: Compute, call: Call, argument: Any) -> Reply:
     length = _convert(argument, ConsoleOutput, "os-getConsoleOutput").length
     lines = None if length is None else forms.whole(length, "length", -1)
@@ -123,6 +154,7 @@ ACTIONS: dict[str, Action] = {
     "unlock": unlock,
     "os-resetState": reset_state,
     "os-getConsoleOutput": console_output,
+    "evacuate": evacuate,
 }
 
 ROUTES = [Route("POST", "/v2.1/servers/{id}/action", take_action, "member")]

@@ -73,6 +73,7 @@ async def _update(compute: Compute, call: Call) -> Reply:
     row = await compute.store.write(hosts.change, service_id, **values)
     if row is None:
         raise NotFound(f"Service {service_id} could not be found.")
+    await compute.changed(row)
     return Reply(body={"service": _compute_view(compute, call, row)})
 
 
@@ -95,8 +96,10 @@ async def _update_old(compute: Compute, call: Call) -> Reply:
         answer |= shown
     if given.binary != COMPUTE:
         raise BadRequest(f"Updating a {given.binary} service is not supported. Only nova-compute services can be updated.")
-    if await compute.store.write(_change_by_host, given.host, values) is None:
+    row = await compute.store.write(_change_by_host, given.host, values)
+    if row is None:
         raise NotFound(f"Could not find binary {given.binary} on host {given.host}.")
+    await compute.changed(row)
     return Reply(body={"service": answer})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, true
+from sqlalchemy import ColumnElement, or_, select, true
 
 from pileus.context import Context
 from pileus.http.face import Call, Reply, Route
@@ -15,6 +15,7 @@ from pileus.network import agents
 from pileus.network.api import lists
 from pileus.network.api.attributes import boolean
 from pileus.network.service import Network
+from pileus.network.tables import agent_beats
 from pileus.network.tables import agents as table
 from pileus.store import Tx
 from pileus.store.sql import Row
@@ -45,7 +46,7 @@ def _shape(down_time: float) -> Callable[[Row, Context], dict[str, Any]]:
 
 def _alive(down_time: float) -> lists.Filter:
     def condition(name: str, values: list[str]) -> ColumnElement[bool]:
-        fresh = table.c.heartbeat_at >= time.time() - down_time
+        fresh = table.c.host.in_(select(agent_beats.c.host).where(agent_beats.c.heartbeat_at >= time.time() - down_time))
         return or_(*[fresh if wanted else ~fresh for wanted in {boolean(name, value) for value in values}])
 
     return condition
@@ -68,7 +69,7 @@ def _resource(network: Network) -> lists.Resource:
             "alive": _alive(down_time),
         },
         sortable={"agent_type": table.c.agent_type, "binary": table.c.binary, "host": table.c.host, "created_at": table.c.created_at},
-        decorate=lambda tx, found: found,
+        decorate=agents.with_beats,
         shape=_shape(down_time),
     )
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from pileus.compute.service import Compute
-from pileus.compute.tables import hosts
+from pileus.compute.tables import host_beats
 from pileus.store import Tx
 from tests.compute import parts
 from tests.compute.api.conftest import Api
@@ -18,7 +18,7 @@ async def age(compute: Compute, name: str, seconds: float = 3600) -> None:
     """The host was heard of so long ago."""
 
     def change(tx: Tx) -> None:
-        tx.execute(update(hosts).where(hosts.c.name == name).values(seen_at=hosts.c.seen_at - seconds))
+        tx.execute(update(host_beats).where(host_beats.c.name == name).values(seen_at=host_beats.c.seen_at - seconds))
 
     await compute.store.write(change)
 
