@@ -339,6 +339,10 @@ class ActionHint(msgspec.Struct, frozen=True):
     waiting: bool = False
 
 
+class OutboxHint(msgspec.Struct, frozen=True):
+    """Network API → notifier: there is something that compute is to be told."""
+
+
 class ConsoleRequest(msgspec.Struct, frozen=True):
     """Compute API → host: the end of a guest's serial log; `lines` None: all that is kept."""
 
@@ -396,6 +400,7 @@ class MembersChanged(msgspec.Struct, frozen=True):
 
 
 ACTIONS = "compute.actions"
+OUTBOX = "network.outbox"
 COMPUTE_ECHO = "compute.echo"
 NETWORK_ECHO = "network.echo"
 

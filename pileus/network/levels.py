@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import BindParameter, bindparam, select, update
 
 from pileus.messages import DeviceDetails, PortLevel
 from pileus.network import bindings, outbox, readiness, visible, wiring
@@ -18,12 +18,28 @@ from pileus.store.sql import Row, rows
 MOST_CAUSE = 500
 """Characters kept of what an agent says of a failure."""
 
+# Built once: they run for every boot.
+_IDS: BindParameter[str] = bindparam("ids", expanding=True)
+_PORTS = select(ports).where(ports.c.id.in_(_IDS))
+_PORTS_ON = _PORTS.where(ports.c.host == bindparam("on"))
+_SET = (
+    update(ports)
+    .where(ports.c.id == bindparam("port"), ports.c.generation == bindparam("at"), ports.c.level == bindparam("was"))
+    .values(
+        level=bindparam("is_now"),
+        status=bindparam("shown"),
+        cause=bindparam("why"),
+        updated_at=bindparam("now"),
+        revision=ports.c.revision + 1,
+    )
+)
+
 
 def take(tx: Tx, config: Config, levels: Sequence[PortLevel]) -> bool:
     """Apply a batch; whether compute is to be told of something. Stale and doubled reports change nothing."""
-    found = {port["id"]: port for port in rows(tx, select(ports).where(ports.c.id.in_({level.port_id for level in levels})))}
+    found = {port["id"]: port for port in rows(tx, _PORTS, ids=sorted({level.port_id for level in levels}))}
     told = False
-    for level in levels:
+    for level in sorted(levels, key=lambda level: level.port_id):  # everybody takes ports in this order; a port's own order stays
         port = found.get(level.port_id)
         if port is not None:
             told = _take(tx, config, port, level) or told
@@ -32,7 +48,7 @@ def take(tx: Tx, config: Config, levels: Sequence[PortLevel]) -> bool:
 
 def details(tx: Tx, host: str, port_ids: Sequence[str]) -> DeviceDetails:
     """The wiring of those of these ports that are bound to the host."""
-    mine = rows(tx, select(ports).where(ports.c.id.in_(list(port_ids)), ports.c.host == host))
+    mine = rows(tx, _PORTS_ON, ids=list(port_ids), on=host)
     return DeviceDetails(wiring.several(tx, visible.with_addresses(tx, mine)))
 
 
@@ -42,15 +58,11 @@ def _take(tx: Tx, config: Config, port: Row, said: PortLevel) -> bool:
     outcome = readiness.apply(before, Event(said.level, said.host, said.generation))
     if not outcome.changed:
         return False
-    values = {
-        "level": outcome.state.level,
-        "status": readiness.status(outcome.state.level, admin_up=port["admin_state_up"]),
-        "cause": said.cause[:MOST_CAUSE] if outcome.state.level == "failed" else "",
-        "updated_at": time.time(),
-        "revision": ports.c.revision + 1,
-    }
-    same = update(ports).where(ports.c.id == port["id"], ports.c.generation == before.generation, ports.c.level == before.level)
-    if tx.execute(same.values(**values)).rowcount != 1:
+    level, cause = outcome.state.level, said.cause[:MOST_CAUSE] if outcome.state.level == "failed" else ""
+    status = readiness.status(level, admin_up=port["admin_state_up"])
+    which = {"port": port["id"], "at": before.generation, "was": before.level}
+    values = {"is_now": level, "shown": status, "why": cause, "now": time.time()}
+    if tx.execute(_SET, which | values).rowcount != 1:
         return False  # bound anew or gone at this very moment: the report is stale
-    port.update(values)
+    port.update(level=level, status=status, cause=cause)
     return outcome.notice is not None and outbox.put(tx, config, port, before.generation, outcome.notice)

@@ -1,11 +1,13 @@
 """Tells the compute service of port levels: from the outbox, in batches, until delivered or overtaken.
 
-What is to be told stands in the outbox since the transaction that changed the level, so being killed loses none of it.
+What is to be told stands in the outbox since the transaction that changed the level, so being killed loses none of it: what a notifier
+had taken is due again when its lease is over. Any number of notifiers share the work.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -26,6 +28,10 @@ NOT_THERE = (404, 422)
 """Server unknown, or on no host yet: it may come."""
 MOST_NOT_THERE = 20
 """Tries of an event for a server that is not there: about three minutes of waiting."""
+BUSY = 0.1
+"""Seconds until we look again where another notifier was taking all that was due."""
+SETTLING = 1.0
+"""Seconds that the lease of a batch outlasts its delivery: to write down what became of it."""
 IDLE = 30.0
 """Seconds after which the outbox is looked at though nobody said that something is in it."""
 
@@ -40,6 +46,7 @@ class Notifier:
         self._limit = limit
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._taken: list[Row] = []
 
     async def start(self) -> None:
         self._some.set()  # whatever an earlier life left in the outbox
@@ -50,6 +57,11 @@ class Notifier:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        if self._taken:  # cut off while sending: another notifier need not wait for the lease
+            now, taken = time.time(), self._taken
+            self._taken = []
+            with contextlib.suppress(PileusError):
+                await self._store.write(outbox.settle, [], [(row, now) for row in taken])
 
     def wake(self) -> None:
         """Something was put into the outbox."""
@@ -76,14 +88,20 @@ class Notifier:
     async def _turn(self) -> float:
         """Deliver what is due; seconds until something is due again."""
         now = time.time()
-        due = await self._store.read(outbox.due, now, BATCH)
+        next_due = await self._store.read(outbox.next_due)
+        if next_due is None:
+            return IDLE
+        if next_due > now:
+            return min(IDLE, next_due - now)
+        due = await self._store.write(outbox.take, now, now + self._limit + SETTLING, BATCH)
         if due:
+            self._taken = due
             done, again = await self._deliver(due)
             await self._store.write(outbox.settle, done, again)
+            self._taken = []
             if self._interval:
                 await asyncio.sleep(self._interval)
-        next_due = await self._store.read(outbox.next_due)
-        return IDLE if next_due is None else min(IDLE, max(0.0, next_due - time.time()))
+        return 0.0 if due else BUSY
 
     async def _deliver(self, due: Sequence[Row]) -> tuple[list[Row], list[tuple[Row, float]]]:
         """What is done with, and what is to be tried again at which time."""

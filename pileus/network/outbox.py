@@ -1,6 +1,8 @@
 """What the compute service still has to be told: one row a port, written with the change that it tells of.
 
-A later event of a port overtakes an earlier one that was not delivered, and a new binding or its end overtakes both.
+A later event of a port overtakes an earlier one that was not delivered, and a new binding or its end overtakes both. A notifier takes
+what is due under a lease of its own: until it has settled, or the lease is over, nobody else sends anything of that port, so a port's
+events keep their order however many notifiers there are.
 """
 
 from __future__ import annotations
@@ -8,16 +10,53 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import and_, bindparam, case, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from pileus.network.config import Config
 from pileus.network.tables import outbox
 from pileus.store import Tx
-from pileus.store.sql import Row, rows, upsert
+from pileus.store.sql import Row, rows
 
 COMPUTE = "compute:"
 """How the device owner of a server's port begins: only of those compute is told."""
+
+# Built once: some of these run for every boot.
+_DROP = delete(outbox).where(outbox.c.port_id == bindparam("port"))
+_NEXT = select(func.min(outbox.c.due_at))
+_DUE = (
+    select(outbox.c.port_id)
+    .where(outbox.c.due_at <= bindparam("now"))
+    .order_by(outbox.c.due_at)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_TAKE = update(outbox).where(outbox.c.port_id.in_(_DUE)).values(due_at=bindparam("until"), lease=bindparam("by")).returning(outbox)
+_LEASED = and_(outbox.c.port_id == bindparam("port"), outbox.c.lease == bindparam("by"))
+_DONE = delete(outbox).where(_LEASED, outbox.c.version == bindparam("sent"))
+_RELEASE = (
+    update(outbox)
+    .where(_LEASED)
+    .values(
+        lease="",
+        due_at=case((outbox.c.version == bindparam("sent"), bindparam("then")), else_=bindparam("now")),
+        attempts=outbox.c.attempts + case((outbox.c.version == bindparam("sent"), 1), else_=0),
+    )
+)
+
+
+def _put(insert: Any) -> Any:
+    """A new event, or one that takes the place of another: which waits for the lease of that one."""
+    new = insert.excluded
+    values = {name: new[name] for name in ("version", "generation", "name", "server_id", "attempts", "created_at")}
+    being_sent = and_(outbox.c.lease != "", outbox.c.due_at > new.due_at)
+    due = {"due_at": case((being_sent, outbox.c.due_at), else_=new.due_at), "lease": case((being_sent, outbox.c.lease), else_="")}
+    return insert.on_conflict_do_update(index_elements=["port_id"], set_=values | due)
+
+
+_PUT = {"sqlite": _put(sqlite.insert(outbox)), "postgresql": _put(postgresql.insert(outbox))}
 
 
 def put(tx: Tx, config: Config, port: Row, generation: int, name: str) -> bool:
@@ -26,6 +65,7 @@ def put(tx: Tx, config: Config, port: Row, generation: int, name: str) -> bool:
         return False
     now = time.time()
     values = {
+        "port_id": port["id"],
         "version": uuid.uuid4().hex,
         "generation": generation,
         "name": name,
@@ -33,30 +73,38 @@ def put(tx: Tx, config: Config, port: Row, generation: int, name: str) -> bool:
         "attempts": 0,
         "created_at": now,
         "due_at": now,
+        "lease": "",
     }
-    upsert(tx, outbox, {"port_id": port["id"]}, values)
+    tx.execute(_PUT[tx.dialect.name], values)
     return True
 
 
 def drop(tx: Tx, config: Config, port_ids: Sequence[str]) -> None:
     """These were overtaken: bound anew, or gone."""
-    if config.notify and port_ids:
-        tx.execute(delete(outbox).where(outbox.c.port_id.in_(port_ids)))
-
-
-def due(tx: Tx, now: float, limit: int) -> list[Row]:
-    return rows(tx, select(outbox).where(outbox.c.due_at <= now).order_by(outbox.c.created_at, outbox.c.port_id).limit(limit))
+    if config.notify:
+        for port_id in sorted(port_ids):  # one by one: in the same order as everybody
+            tx.execute(_DROP, {"port": port_id})
 
 
 def next_due(tx: Tx) -> float | None:
-    found: float | None = tx.execute(select(func.min(outbox.c.due_at))).scalar()
+    found: float | None = tx.execute(_NEXT).scalar()
     return found
 
 
+def take(tx: Tx, now: float, until: float, limit: int) -> list[Row]:
+    """The events that are due, the oldest first: ours until the given time, or until they are settled. What another notifier takes
+    at this moment is left to it."""
+    taken = rows(tx, _TAKE, now=now, until=until, by=uuid.uuid4().hex, most=limit)
+    return sorted(taken, key=lambda row: (row["created_at"], row["port_id"]))
+
+
 def settle(tx: Tx, done: Sequence[Row], again: Sequence[tuple[Row, float]]) -> None:
-    """Forget what was delivered, put off the rest until the given times; what was overtaken meanwhile stays as it is."""
-    for row in done:
-        tx.execute(delete(outbox).where(outbox.c.port_id == row["port_id"], outbox.c.version == row["version"]))
-    for row, due_at in again:
-        same = update(outbox).where(outbox.c.port_id == row["port_id"], outbox.c.version == row["version"])
-        tx.execute(same.values(due_at=due_at, attempts=outbox.c.attempts + 1))
+    """Forget what was delivered, put off the rest until the given times. What took an event's place meanwhile is due now; what is no
+    more ours stays as it is."""
+    now = time.time()
+    later = {row["port_id"]: at for row, at in again}
+    for row in sorted([*done, *(row for row, _ in again)], key=lambda row: str(row["port_id"])):
+        which = {"port": row["port_id"], "by": row["lease"], "sent": row["version"]}
+        if row["port_id"] not in later and tx.execute(_DONE, which).rowcount == 1:
+            continue
+        tx.execute(_RELEASE, which | {"then": later.get(row["port_id"], now), "now": now})

@@ -1,4 +1,16 @@
-"""Ports: made, changed, deleted, with their addresses."""
+"""Ports: made, changed, deleted, with their addresses.
+
+The order of locks, of all the network's transactions, so that none waits in a circle on an engine with concurrent writers:
+
+1. ports that are there, by id (`FOR UPDATE` when they are read);
+2. the gate of a network: `visible.with_subnets`, together with others, for who makes ports there; `visible.lock_network`, alone, for
+   who changes its subnets or deletes it. (The DHCP port is changed and deleted behind the second one only.)
+3. events for compute (`outbox`), by port; a notifier takes only what nobody holds;
+4. where the network is: its row (`local`) or its member row (tunnels), by network;
+5. addresses that are released;
+6. free ranges, by network: none is waited for while another can give;
+7. counters of the quota, by project and resource: last, because they are the hottest rows.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import BindParameter, bindparam, delete, update
 
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
@@ -28,6 +40,10 @@ MAC_TRIES = 16
 """Random MACs tried; two of them alike are one chance in 2^24 for each port of the network."""
 WIRED_BY = frozenset({"admin_state_up", "pairs", "port_security", "fixed_ips", "mac"})
 """What a bound port's host must be told of when it changes."""
+
+
+_IDS: BindParameter[str] = bindparam("ids", expanding=True)
+_DELETE = delete(ports).where(ports.c.id.in_(_IDS)).returning(ports.c.id)
 
 
 @dataclass
@@ -54,13 +70,25 @@ class NewPort:
     dns_name: str = ""
 
 
-def create(tx: Tx, config: Config, new: NewPort, network: Row, subnets: Sequence[Row]) -> Row:
-    """Make a port on a network with these subnets, bound where `host` is given; the port with its `fixed_ips`.
+def create(tx: Tx, config: Config, new: NewPort, network: Row, subnets: Sequence[Row], tally: quotas.Tally | None = None) -> Row:
+    """Make a port on a network with these subnets, bound where `host` is given; the port with its `fixed_ips`. With a `tally` it is
+    counted there, for the caller to settle.
 
     Raises QuotaExceeded, Conflict (MacAddressInUse, IpAddressAlreadyAllocated, IpAddressGenerationFailure, HostTaken, …), BadRequest.
     """
+    mine = quotas.Tally() if tally is None else tally
+    port = insert(tx, config, new, network, mine)
+    if new.host:
+        bindings.occupy(tx, network, new.host)
+    port["fixed_ips"] = fixed_ips.assign(tx, config, network, subnets, port["id"], new.fixed_ips)
+    if tally is None:
+        quotas.settle(tx, config, mine)
+    return port
+
+
+def insert(tx: Tx, config: Config, new: NewPort, network: Row, tally: quotas.Tally) -> Row:
+    """The row of a new port alone: the caller sees to where the network is, to addresses and quota. Raises Conflict, BadRequest."""
     _check_vnic_type(new.vnic_type)
-    quotas.use(tx, config, new.project_id, "port")
     now = time.time()
     security = network["port_security"] if new.port_security is None else new.port_security
     port: Row = {
@@ -91,19 +119,22 @@ def create(tx: Tx, config: Config, new: NewPort, network: Row, subnets: Sequence
     if new.host:
         port |= bindings.bound(State(), new.host, new.binding_key, admin_up=new.admin_state_up)
     _insert(tx, config, port, new.mac, new.pairs)
-    port["fixed_ips"] = fixed_ips.assign(tx, config, network, subnets, port["id"], new.fixed_ips)
-    if new.host:
-        bindings.occupy(tx, network, new.host)
+    tally[new.project_id, "port"] += 1
+    port["fixed_ips"] = []
     return port
 
 
 def change(tx: Tx, config: Config, context: Context, port_id: str, changes: Mapping[str, Any]) -> tuple[Row, bool]:
     """Change columns of a port, its `fixed_ips` (a list of WantedIP) and its binding (`host`); the port, and whether a host must
     be told. Raises what `create` raises, NotFound, Forbidden."""
-    port = visible.port(tx, context, port_id)
+    port = visible.port(tx, context, port_id, lock=True)
     if not context.sees(port["project_id"]):
         raise Forbidden("The port belongs to another project: only that project or an admin may change it.")
-    network = visible.networks_by_id(tx, [port["network_id"]])[port["network_id"]]
+    if port["device_owner"] == DHCP:
+        on: visible.OnNetwork = (visible.networks_by_id(tx, [port["network_id"]])[port["network_id"]], [])
+    else:
+        on = visible.with_subnets(tx, [port["network_id"]])[port["network_id"]]
+    network, subnets = on
     values = {key: value for key, value in changes.items() if key != "fixed_ips" and port.get(key) != value}
     _check_change(port, values, changes)
     _check_wishes(context, network, changes.keys() & {"mac", "port_security", "pairs", "fixed_ips"}, values.get("device_owner", ""))
@@ -123,48 +154,64 @@ def change(tx: Tx, config: Config, context: Context, port_id: str, changes: Mapp
         raise Conflict(f"Port {port_id} was changed by somebody else at the same time; try again", kind="StaleDataError")
     after = port | values
     if "fixed_ips" in changes:
-        subnets = visible.subnets_of(tx, [network["id"]])[network["id"]]
         after["fixed_ips"] = fixed_ips.reassign(tx, config, network, subnets, after, changes["fixed_ips"])
     return after, bool(after["host"]) and not WIRED_BY.isdisjoint(changes)
 
 
-def remove(tx: Tx, config: Config, found: Sequence[Row], networks: Mapping[str, Row], *, tell: bool) -> bool:
-    """Delete these ports and give back what they had; whether compute is to be told (`tell`: it did not ask for it itself)."""
+def remove(tx: Tx, config: Config, found: Sequence[Row], networks: Mapping[str, Row], *, tell: bool, tally: quotas.Tally) -> bool:
+    """Delete these ports, which the caller has locked, and give back what they had; whether compute is to be told (`tell`: it did not
+    ask for it itself)."""
+    if not found:
+        return False
     ids = [port["id"] for port in found]
-    outbox.drop(tx, config, ids)
-    addresses.take_back(tx, ids)
-    told = False
-    for port in found:
-        if tx.execute(delete(ports).where(ports.c.id == port["id"])).rowcount != 1:
-            continue
-        quotas.give_back(tx, port["project_id"], "port")
-        if port["host"]:
-            bindings.vacate(tx, networks[port["network_id"]])
+    told = set()
+    for port in sorted(found, key=lambda port: str(port["id"])) if tell else ():
         outcome = readiness.apply(bindings.state(port), Event("delete", port["host"], port["generation"]))
-        if tell and outcome.notice:
-            told = outbox.put(tx, config, port, port["generation"], outcome.notice) or told
-    return told
+        if outcome.notice and outbox.put(tx, config, port, port["generation"], outcome.notice):
+            told.add(port["id"])
+    outbox.drop(tx, config, [port_id for port_id in ids if port_id not in told])
+    for port in sorted(found, key=lambda port: str(port["network_id"])):
+        if port["host"]:
+            bindings.vacate(tx, networks[port["network_id"]], port["host"])
+    addresses.take_back(tx, ids)
+    gone = set(tx.execute(_DELETE, {"ids": ids}).scalars())
+    for port in found:
+        if port["id"] in gone:
+            tally[port["project_id"], "port"] -= 1
+    return bool(told)
 
 
 def delete_one(tx: Tx, config: Config, context: Context, port_id: str) -> bool:
     """Delete a port for its owner (or its network's); whether compute is to be told. Raises NotFound, Conflict."""
-    port = visible.port(tx, context, port_id)
+    port = visible.port(tx, context, port_id, lock=True)
     if port["device_owner"] == DHCP:
         reason = "it is the network's DHCP port and goes with the last subnet that has DHCP"
         raise Conflict(f"Port {port_id} cannot be deleted directly via the port API: {reason}.", kind="ServicePortInUse")
     if port["server_id"]:
         raise Conflict(f"Port {port_id} is in use by server {port['server_id']}: delete the server.", kind="PortInUse")
-    return remove(tx, config, [port], visible.networks_by_id(tx, [port["network_id"]]), tell=True)
+    tally = quotas.Tally()
+    told = remove(tx, config, [port], visible.networks_by_id(tx, [port["network_id"]]), tell=True, tally=tally)
+    quotas.settle(tx, config, tally)
+    return told
 
 
-def create_on(tx: Tx, config: Config, context: Context, network_id: str, new: NewPort) -> Row:
-    """A port for somebody who sees the network. Raises what `create` raises, NotFound, Forbidden."""
-    network = visible.network(tx, context, network_id)
-    wished: dict[str, Any] = {"mac": new.mac, "port_security": new.port_security, "pairs": new.pairs or None}
-    if new.fixed_ips is not None and any(one.address is not None for one in new.fixed_ips):
-        wished["fixed_ips"] = new.fixed_ips
-    _check_wishes(context, network, {key for key, value in wished.items() if value is not None}, new.device_owner)
-    return create(tx, config, new, network, visible.subnets_of(tx, [network_id])[network_id])
+def create_on(tx: Tx, config: Config, context: Context, wanted: Sequence[tuple[str, NewPort]]) -> list[Row]:
+    """Ports on networks (by id) for somebody who sees them: all or none. Raises what `create` raises, NotFound, Forbidden."""
+    tally = quotas.Tally()
+    on = visible.with_subnets(tx, {network_id for network_id, _ in wanted})
+    made: dict[int, Row] = {}
+    for index in sorted(range(len(wanted)), key=lambda index: wanted[index][0]):
+        network_id, new = wanted[index]
+        if network_id not in on or not visible.is_seen(context, on[network_id][0]):
+            raise visible.no_network(network_id)
+        network, subnets = on[network_id]
+        wished: dict[str, Any] = {"mac": new.mac, "port_security": new.port_security, "pairs": new.pairs or None}
+        if new.fixed_ips is not None and any(one.address is not None for one in new.fixed_ips):
+            wished["fixed_ips"] = new.fixed_ips
+        _check_wishes(context, network, {key for key, value in wished.items() if value is not None}, new.device_owner)
+        made[index] = create(tx, config, new, network, subnets, tally)
+    quotas.settle(tx, config, tally)
+    return [made[index] for index in range(len(wanted))]
 
 
 def _insert(tx: Tx, config: Config, port: Row, mac: str | None, pairs: Sequence[Mapping[str, str | None]]) -> None:

@@ -1,10 +1,15 @@
-"""Quotas: limits a project has, and counters of what it uses, kept in the same transaction as what they count."""
+"""Quotas: limits a project has, and counters of what it uses, kept in the same transaction as what they count.
+
+A counter is one row that every creator of the project changes, so a transaction gathers what it has to count (`Tally`) and writes it
+last (`settle`): the row is held for one commit only.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
-from sqlalchemy import ColumnElement, Integer, String, Update, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import Integer, String, Update, and_, bindparam, delete, func, or_, select, update
 
 from pileus.errors import BadRequest, QuotaExceeded
 from pileus.network.config import Config
@@ -13,6 +18,9 @@ from pileus.store import Tx
 from pileus.store.sql import insert_new, rows, upsert
 
 RESOURCES = ("network", "port", "subnet")
+
+Tally = Counter[tuple[str, str]]
+"""(Project, resource) → how many more; fewer below 0."""
 
 
 def _use() -> Update:
@@ -26,6 +34,11 @@ def _use() -> Update:
 
 
 _USE = _use()
+_GIVE_BACK = (
+    update(quota_usage)
+    .where(quota_usage.c.project_id == bindparam("project"), quota_usage.c.resource == bindparam("of"))
+    .values(used=quota_usage.c.used - bindparam("amount", type_=Integer))
+)
 
 
 def defaults(config: Config) -> dict[str, int]:
@@ -78,8 +91,16 @@ def use(tx: Tx, config: Config, project_id: str, resource: str, amount: int = 1)
 
 
 def give_back(tx: Tx, project_id: str, resource: str, amount: int = 1) -> None:
-    mine = _counter(project_id, resource)
-    tx.execute(update(quota_usage).where(mine).values(used=quota_usage.c.used - amount))
+    tx.execute(_GIVE_BACK, {"project": project_id, "of": resource, "amount": amount})
+
+
+def settle(tx: Tx, config: Config, tally: Tally) -> None:
+    """Write the counters, in one order for everybody; the last thing a transaction does. Raises QuotaExceeded."""
+    for (project_id, resource), amount in sorted(tally.items()):
+        if amount > 0:
+            use(tx, config, project_id, resource, amount)
+        elif amount < 0:
+            give_back(tx, project_id, resource, -amount)
 
 
 def room(tx: Tx, config: Config, project_id: str, resource: str) -> int | None:
@@ -90,7 +111,3 @@ def room(tx: Tx, config: Config, project_id: str, resource: str) -> int | None:
 
 def exceeded(resource: str) -> QuotaExceeded:
     return QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].")
-
-
-def _counter(project_id: str, resource: str) -> ColumnElement[bool]:
-    return and_(quota_usage.c.project_id == project_id, quota_usage.c.resource == resource)

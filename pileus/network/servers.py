@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import and_, bindparam, null, or_, select, update
@@ -27,6 +28,7 @@ from pileus.store.sql import Row, first, rows
 
 _PATTERN = re.compile(r"(\^?)((?:\\[.:]|[0-9a-fA-F:]|\.\*|\.)*)(\$?)")
 _PORTS = select(table).where(table.c.server_id == bindparam("server")).order_by(table.c.nic_index)
+_LOCKED = select(table).where(table.c.server_id == bindparam("server")).order_by(table.c.id).with_for_update()
 MOST_PATTERN = 64
 MOST_WILDCARDS = 3
 
@@ -79,46 +81,67 @@ def constraint(tx: Tx, nics: Sequence[RequestedNic]) -> CheckedNics:
     on = select(table.c.network_id).where(table.c.id.in_(given))
     network_ids = {nic.network_id for nic in nics if nic.network_id} | (set(tx.execute(on).scalars()) if given else set())
     found = visible.networks_by_id(tx, network_ids).values()
-    hosts = {network["host"] for network in found if network["host"]}
+    tied = [bindings.ties(tx, network) for network in found]
+    hosts = {host for host, _ in tied if host}
     if len(hosts) > 1:
-        raise Conflict("The networks are of type local and live on different hosts: no host has them all.", kind="HostTaken")
+        raise Conflict("The networks live on different hosts, each on one alone: no host has them all.", kind="HostTaken")
     physical = frozenset(network["physical_network"] for network in found if network["physical_network"])
-    return CheckedNics(list(nics), next(iter(hosts), None), physical)
+    return CheckedNics(list(nics), next(iter(hosts), None), physical, frozenset(kind for _, kind in tied if kind))
 
 
 def allocate(tx: Tx, config: Config, context: Context, boot: Boot, nics: Sequence[RequestedNic]) -> list[PortWiring]:
-    """See `NetworkClient.allocate`."""
-    known = {port["nic_index"]: port for port in _of_server(tx, boot.server_id)}
-    given = {nic.port_id: visible.port(tx, context, nic.port_id) for nic in nics if nic.port_id}
+    """See `NetworkClient.allocate`. (The order of what it does is the order of locks in ports.py.)"""
+    known = {port["nic_index"]: port for port in visible.with_addresses(tx, _locked(tx, boot.server_id))}
+    given = {port_id: visible.port(tx, context, port_id, lock=True) for port_id in sorted(nic.port_id for nic in nics if nic.port_id)}
     network_ids = {nic.network_id for nic in nics if nic.network_id and not nic.port_id}
     network_ids |= {port["network_id"] for port in [*known.values(), *given.values()]}
     held = {port["network_id"] for port in known.values()}
-    found = visible.networks_by_id(tx, network_ids)
-    by_id = {key: network for key, network in found.items() if key in held or visible.is_seen(context, network)}
-    subnets = visible.subnets_of(tx, network_ids)
-    wired: list[PortWiring] = []
+    on = visible.with_subnets(tx, network_ids)
+    seen = {key: each for key, each in on.items() if key in held or visible.is_seen(context, each[0])}
+    found: list[Row] = []
+    new: list[Row] = []
+    binding: list[tuple[Row | None, Row]] = []
+    tally = quotas.Tally()
+    if any(port is None or port["binding_key"] != boot.key for port in (known.get(index) for index in range(len(nics)))):
+        bindings.check_agent(tx, config, boot.host)
     for index, nic in enumerate(nics):
         port = known.get(index) or (given[nic.port_id] if nic.port_id else None)
-        network = by_id.get(port["network_id"] if port else nic.network_id or "")
-        if network is None:
+        network_id = port["network_id"] if port else nic.network_id or ""
+        if network_id not in seen:
             raise visible.no_network(nic.network_id or "")
+        network = seen[network_id][0]
         if port is None:
             _check_wish(context, network, nic)
-            port = ports.create(tx, config, _new(context, boot, index, nic), network, subnets[network["id"]])
+            port = ports.insert(tx, config, _new(context, boot, index), network, tally) | {"wanted": _wanted(nic)}
+            new.append(port)
+            binding.append((None, network))
         elif (port["server_id"], port["binding_key"]) != (boot.server_id, boot.key):
-            port = _bind(tx, config, port, network, boot, index)
-        wired.append(wiring.of(port, network, subnets[network["id"]]))
-    return wired
+            binding.append((port, network))
+            port = _bind(tx, port, boot, index)
+        found.append(port)
+    for before, network in sorted(binding, key=lambda each: str(each[1]["id"])):
+        if before is None:
+            bindings.occupy(tx, network, boot.host)
+        else:
+            bindings.move(tx, config, before, network, boot.host)
+    for port in sorted(new, key=itemgetter("network_id")):
+        port["fixed_ips"] = fixed_ips.assign(tx, config, *on[port["network_id"]], port["id"], port.pop("wanted"))
+    quotas.settle(tx, config, tally)
+    return [wiring.of(port, *on[port["network_id"]]) for port in found]
 
 
 def release(tx: Tx, config: Config, server_id: str, keep: Collection[str]) -> None:
     """See `NetworkClient.release`. Compute asked for it, so compute is not told of it."""
-    mine = _of_server(tx, server_id)
+    mine = _locked(tx, server_id)
+    if not mine:
+        return
     by_id = visible.networks_by_id(tx, {port["network_id"] for port in mine})
+    tally = quotas.Tally()
     for port in mine:
         if port["id"] in keep:
             _let_go(tx, config, port, by_id[port["network_id"]])
-    ports.remove(tx, config, [port for port in mine if port["id"] not in keep], by_id, tell=False)
+    ports.remove(tx, config, [port for port in mine if port["id"] not in keep], by_id, tell=False, tally=tally)
+    quotas.settle(tx, config, tally)
 
 
 def addresses(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
@@ -230,16 +253,23 @@ def _of_server(tx: Tx, server_id: str) -> list[Row]:
     return visible.with_addresses(tx, [dict(row) for row in tx.execute(_PORTS, {"server": server_id}).mappings()])
 
 
-def _new(context: Context, boot: Boot, index: int, nic: RequestedNic) -> ports.NewPort:
-    wanted = None if nic.fixed_ip is None else [WantedIP(None, fixed_ips.parse_address(nic.fixed_ip))]
-    return ports.NewPort(context.project, fixed_ips=wanted, host=boot.host, binding_key=boot.key, **boot.columns(index))
+def _locked(tx: Tx, server_id: str) -> list[Row]:
+    """The server's ports, without their addresses; nobody else changes them until the transaction ends."""
+    return [dict(row) for row in tx.execute(_LOCKED, {"server": server_id}).mappings()]
 
 
-def _bind(tx: Tx, config: Config, port: Row, network: Row, boot: Boot, index: int) -> Row:
+def _new(context: Context, boot: Boot, index: int) -> ports.NewPort:
+    return ports.NewPort(context.project, host=boot.host, binding_key=boot.key, **boot.columns(index))
+
+
+def _wanted(nic: RequestedNic) -> list[WantedIP] | None:
+    return None if nic.fixed_ip is None else [WantedIP(None, fixed_ips.parse_address(nic.fixed_ip))]
+
+
+def _bind(tx: Tx, port: Row, boot: Boot, index: int) -> Row:
     """Bind a port that exists (given by the user, or left from an earlier attempt) for the server."""
     if port["server_id"] not in (None, boot.server_id) or port["device_id"] not in ("", boot.server_id):
         raise _in_use(port["id"])
-    bindings.move(tx, config, port, network, boot.host)
     values = bindings.bound(bindings.state(port), boot.host, boot.key, admin_up=port["admin_state_up"])
     return _write(tx, port, values | boot.columns(index))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pileus.bus import Bus
+from pileus.bus import Bus, Subscription
 from pileus.clients.compute import ComputeEvents
-from pileus.messages import PortsChanged, PortWiring, ports_subject
+from pileus.messages import OUTBOX, OutboxHint, PortsChanged, PortWiring, ports_subject
 from pileus.network import config
+from pileus.network.announcer import Announcer
 from pileus.network.client import InProcessNetwork
 from pileus.network.notifier import Notifier
 from pileus.network.rpc import Rpc
@@ -16,6 +17,7 @@ from pileus.store import Store
 
 BATCH = 200
 """Ports of one message about changes."""
+NOTIFIERS = "network-notifier"
 
 
 class Network:
@@ -27,8 +29,10 @@ class Network:
         self.config = config.read(settings, notify=notify)
         self.client = InProcessNetwork(store, self.config)
         self._bus = bus
-        self._rpc = Rpc(store, bus, self.config, self.wake)
+        self._rpc = Rpc(store, bus, self.config, self._wake_notifier)
+        self._announcer = Announcer(store, bus, settings.network)
         self._notifier: Notifier | None = None
+        self._hints: Subscription | None = None
 
     def notify_by(self, events: ComputeEvents) -> None:
         """How compute is told. `events` stays the caller's to close."""
@@ -40,10 +44,16 @@ class Network:
             raise RuntimeError("notify without notify_by: levels would be noted for compute and never told")
         if self._notifier is not None:
             await self._notifier.start()
+            self._hints = self._bus.subscribe(OUTBOX, OutboxHint, self._hinted, queue=NOTIFIERS)
         await self._rpc.start()
+        await self._announcer.start()
 
     async def close(self) -> None:
+        await self._announcer.close()
         await self._rpc.close()
+        if self._hints is not None:
+            await self._hints.close()
+            self._hints = None
         if self._notifier is not None:
             await self._notifier.close()
 
@@ -53,7 +63,16 @@ class Network:
             for start in range(0, len(wirings), BATCH):
                 await self._bus.publish(ports_subject(host), PortsChanged(list(wirings[start : start + BATCH])))
 
-    def wake(self) -> None:
-        """Compute has something to be told."""
+    async def wake(self) -> None:
+        """Compute has something to be told: by the notifier of this process, or of another one."""
+        if self._notifier is not None:
+            self._notifier.wake()
+        elif self.config.notify:
+            await self._bus.publish(OUTBOX, OutboxHint())
+
+    async def _hinted(self, _: OutboxHint) -> None:
+        self._wake_notifier()
+
+    def _wake_notifier(self) -> None:
         if self._notifier is not None:
             self._notifier.wake()

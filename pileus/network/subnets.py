@@ -53,7 +53,7 @@ def create(tx: Tx, config: Config, context: Context, new: NewSubnet) -> Row:
     _check_dhcp(net, new.enable_dhcp)
     if net.version == 6 and network["mtu"] < IPV6_MTU:
         raise Conflict(f"The network's MTU {network['mtu']} is below {IPV6_MTU}, the least for IPv6.", kind="NetworkMTUSubnetConflict")
-    # The network's row is what two makers of subnets meet at: one of them waits for the other.
+    visible.lock_network(tx, network["id"])
     tx.execute(update(networks).where(networks.c.id == network["id"]).values(revision=networks.c.revision + 1))
     for other in visible.subnets_of(tx, [network["id"]])[network["id"]]:
         if net.overlaps(ip_network(other["cidr"])):
@@ -65,7 +65,7 @@ def create(tx: Tx, config: Config, context: Context, new: NewSubnet) -> Row:
     gateway = _default_gateway(net) if new.gateway == "" else _gateway(net, new.gateway)
     pools = _default_pools(net, gateway) if new.pools is None else _checked_pools(net, new.pools)
     _check_gateway_apart(gateway, pools)
-    quotas.use(tx, config, new.project_id, "subnet")
+    tally = quotas.Tally({(new.project_id, "subnet"): 1})
     now = time.time()
     subnet: Row = {
         "id": str(uuid.uuid4()),
@@ -88,17 +88,15 @@ def create(tx: Tx, config: Config, context: Context, new: NewSubnet) -> Row:
     tx.execute(subnets.insert().values(**subnet))
     addresses.set_pools(tx, subnet["id"], _as_hex(pools))
     if new.enable_dhcp:
-        subnet["dhcp_address"] = dhcp.enable(tx, config, network, subnet)
+        subnet["dhcp_address"] = dhcp.enable(tx, config, network, subnet, tally)
+    quotas.settle(tx, config, tally)
     return subnet
 
 
 def change(tx: Tx, config: Config, context: Context, subnet_id: str, changes: Mapping[str, Any]) -> tuple[Row, bool]:
     """Change name, description, gateway ("": the default one), pools, enable_dhcp, dns, routes; the subnet, and whether hosts must
     be told. Raises NotFound, Forbidden, BadRequest, Conflict."""
-    subnet = visible.subnet(tx, context, subnet_id)
-    if not context.sees(subnet["project_id"]):
-        raise Forbidden("The subnet belongs to another project: only that project or an admin may change it.")
-    network = visible.networks_by_id(tx, [subnet["network_id"]])[subnet["network_id"]]
+    subnet, network = _own_subnet(tx, context, subnet_id, "change")
     net = ip_network(subnet["cidr"])
     values = dict(changes)
     if "gateway" in values:
@@ -121,19 +119,19 @@ def change(tx: Tx, config: Config, context: Context, subnet_id: str, changes: Ma
         addresses.set_pools(tx, subnet_id, _as_hex(pools))
     if after["enable_dhcp"] != subnet["enable_dhcp"]:
         _check_dhcp(net, after["enable_dhcp"])
+        tally = quotas.Tally()
         if after["enable_dhcp"]:
-            after["dhcp_address"] = dhcp.enable(tx, config, network, after)
+            after["dhcp_address"] = dhcp.enable(tx, config, network, after, tally)
         else:
-            dhcp.disable(tx, config, network, subnet_id)
+            dhcp.disable(tx, config, network, subnet_id, tally)
             after["dhcp_address"] = None
+        quotas.settle(tx, config, tally)
     return after, not WIRED_BY.isdisjoint(changes)
 
 
 def delete_one(tx: Tx, config: Config, context: Context, subnet_id: str) -> None:
     """Raises NotFound, Forbidden, Conflict (SubnetInUse)."""
-    subnet = visible.subnet(tx, context, subnet_id)
-    if not context.sees(subnet["project_id"]):
-        raise Forbidden("The subnet belongs to another project: only that project or an admin may delete it.")
+    subnet, network = _own_subnet(tx, context, subnet_id, "delete")
     users = (
         select(func.count())
         .select_from(allocations.join(ports, ports.c.id == allocations.c.port_id))
@@ -144,17 +142,18 @@ def delete_one(tx: Tx, config: Config, context: Context, subnet_id: str) -> None
             f"Unable to complete operation on subnet {subnet_id}: One or more ports have an IP allocation from this subnet.",
             kind="SubnetInUse",
         )
-    network = visible.networks_by_id(tx, [subnet["network_id"]])[subnet["network_id"]]
-    remove(tx, config, network, subnet)
+    tally = quotas.Tally()
+    remove(tx, config, network, subnet, tally)
+    quotas.settle(tx, config, tally)
 
 
-def remove(tx: Tx, config: Config, network: Row, subnet: Row) -> None:
-    """Delete a subnet that only DHCP uses."""
+def remove(tx: Tx, config: Config, network: Row, subnet: Row, tally: quotas.Tally) -> None:
+    """Delete a subnet that only DHCP uses. The caller has locked the network."""
     if subnet["enable_dhcp"]:
-        dhcp.disable(tx, config, network, subnet["id"])
+        dhcp.disable(tx, config, network, subnet["id"], tally)
     tx.execute(delete(free).where(free.c.subnet_id == subnet["id"]))
     if tx.execute(delete(subnets).where(subnets.c.id == subnet["id"])).rowcount == 1:
-        quotas.give_back(tx, subnet["project_id"], "subnet")
+        tally[subnet["project_id"], "subnet"] -= 1
 
 
 def _own_network(tx: Tx, context: Context, network_id: str) -> Row:
@@ -162,6 +161,16 @@ def _own_network(tx: Tx, context: Context, network_id: str) -> Row:
     if not context.sees(network["project_id"]):
         raise Forbidden("The network belongs to another project: only that project or an admin may make subnets on it.")
     return network
+
+
+def _own_subnet(tx: Tx, context: Context, subnet_id: str, what: str) -> tuple[Row, Row]:
+    """A subnet and its network, locked. Raises NotFound, Forbidden."""
+    subnet = visible.subnet(tx, context, subnet_id)
+    if not context.sees(subnet["project_id"]):
+        raise Forbidden(f"The subnet belongs to another project: only that project or an admin may {what} it.")
+    visible.lock_network(tx, subnet["network_id"])
+    network = visible.networks_by_id(tx, [subnet["network_id"]])[subnet["network_id"]]
+    return visible.subnet(tx, context, subnet_id), network
 
 
 def _cidr(text: str, version: int) -> Net:

@@ -6,7 +6,7 @@ text, which is what people search for.
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, UniqueConstraint
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, UniqueConstraint, literal_column, or_
 
 from pileus.store.schema import Big, Json, Time, metadata, text, uid
 
@@ -24,6 +24,8 @@ networks = Table(
     Column("type", String(16), nullable=False),
     text("physical_network"),
     Column("segmentation_id", Integer),
+    # Grows when a change of the hosts that have ports here is told (`members`).
+    Column("members_version", Big, nullable=False),
     # Of a `local` network only: the one host it lives on, and how many ports are bound there.
     text("host"),
     Column("bound", Integer, nullable=False),
@@ -39,6 +41,33 @@ vlans = Table(
     Column("vlan", Integer, primary_key=True, autoincrement=False),
     uid("network_id", nullable=False, index=True),
 )
+
+vnis = Table(
+    "network_vnis",
+    metadata,
+    Column("type", String(16), primary_key=True),
+    Column("vni", Integer, primary_key=True, autoincrement=False),
+    uid("network_id", nullable=False, index=True),
+)
+
+members = Table(
+    "network_members",
+    metadata,
+    # Of tunnel networks: the hosts that ports are bound on, and how many.
+    uid("network_id", primary_key=True),
+    Column("host", String(255), primary_key=True),
+    Column("ports", Integer, nullable=False),
+    # Where the host's tunnels end; empty: it has none, NULL: it was never heard of.
+    text("address"),
+    # Whether the other members were told of it.
+    Column("announced", Boolean, nullable=False),
+    Index("network_members_of_host", "host"),
+)
+
+MEMBERS_NEWS = or_(members.c.announced.is_(False), members.c.ports <= literal_column("0"))
+"""What the sweep looks for: hosts that the others do not know of yet, and those that have no port any more. (With literals, since an
+index of some rows serves only a question that says the same.)"""
+Index("network_members_news", members.c.network_id, sqlite_where=MEMBERS_NEWS, postgresql_where=MEMBERS_NEWS)
 
 subnets = Table(
     "network_subnets",
@@ -111,11 +140,14 @@ free = Table(
     "network_free_addresses",
     metadata,
     uid("subnet_id", primary_key=True),
-    Column("first", String(32), primary_key=True),
-    Column("last", String(32), nullable=False),
+    # A range is known by its end. Free is what follows the first `taken` addresses of first … last.
+    Column("last", String(32), primary_key=True),
+    Column("first", String(32), nullable=False),
+    Column("taken", Big, nullable=False),
     # 0 for what was never given; the time of release (µs) for the rest, so that it is given again last.
     Column("freed", Big, nullable=False),
-    Index("network_free_order", "subnet_id", "freed", "first"),
+    # No index holds what giving changes, so PostgreSQL changes the row in place (HOT).
+    Index("network_free_order", "subnet_id", "freed", "last"),
 )
 
 agents = Table(
@@ -128,9 +160,18 @@ agents = Table(
     text("availability_zone", nullable=False),
     Column("configurations", Json, nullable=False),
     Column("created_at", Time, nullable=False),
-    Column("started_at", Time, nullable=False),
-    Column("heartbeat_at", Time, nullable=False),
     UniqueConstraint("host", "agent_type"),
+)
+
+# What every heartbeat writes, apart from what stays. No index but the key: PostgreSQL then changes a row in place (HOT), given room.
+agent_beats = Table(
+    "network_agent_beats",
+    metadata,
+    Column("host", String(255), primary_key=True),  # "" is the control plane itself: when it heard its own echo, and since when it hears
+    Column("heartbeat_at", Time, nullable=False),
+    Column("started_at", Time, nullable=False),
+    Column("mark", Big, nullable=False),
+    postgresql_with={"fillfactor": 50},
 )
 
 quota_limits = Table(
@@ -161,4 +202,6 @@ outbox = Table(
     Column("attempts", Integer, nullable=False),
     Column("created_at", Time, nullable=False),
     Column("due_at", Time, nullable=False, index=True),
+    # Of the notifier that is sending it (until `due_at`); empty: nobody is.
+    uid("lease", nullable=False),
 )

@@ -18,6 +18,18 @@ _IDS: BindParameter[str] = bindparam("ids", expanding=True)
 _NETWORKS = select(networks).where(networks.c.id.in_(_IDS))
 _SUBNETS = select(subnets).where(subnets.c.network_id.in_(_IDS)).order_by(subnets.c.created_at, subnets.c.id)
 _ADDRESSES = select(allocations).where(allocations.c.port_id.in_(_IDS)).order_by(allocations.c.position)
+_GATE = select(networks.c.id).where(networks.c.id == bindparam("id")).with_for_update()
+_WITH_SUBNETS = (
+    select(networks, subnets)
+    .select_from(networks.outerjoin(subnets, subnets.c.network_id == networks.c.id))
+    .where(networks.c.id.in_(_IDS))
+    .order_by(networks.c.id, subnets.c.created_at, subnets.c.id)
+    .with_for_update(read=True, key_share=True, of=networks)
+)
+_NETWORK_COLUMNS, _SUBNET_COLUMNS = [list(table.c.keys()) for table in (networks, subnets)]
+
+OnNetwork = tuple[Row, list[Row]]
+"""A network and its subnets, the oldest first."""
 
 
 def of_networks(context: Context) -> ColumnElement[bool]:
@@ -60,9 +72,10 @@ def subnet(tx: Tx, context: Context, subnet_id: str) -> Row:
     return found
 
 
-def port(tx: Tx, context: Context, port_id: str) -> Row:
-    """With its addresses, as `fixed_ips`."""
-    found = with_addresses(tx, rows(tx, select(ports).where(ports.c.id == port_id, of_ports(context))))
+def port(tx: Tx, context: Context, port_id: str, *, lock: bool = False) -> Row:
+    """With its addresses, as `fixed_ips`. `lock`: nobody else changes it until the transaction ends."""
+    wanted = select(ports).where(ports.c.id == port_id, of_ports(context))
+    found = with_addresses(tx, rows(tx, wanted.with_for_update() if lock else wanted))
     if not found:
         raise no_port(port_id)
     return found[0]
@@ -91,6 +104,29 @@ def subnets_of(tx: Tx, network_ids: Collection[str]) -> dict[str, list[Row]]:
         for row in tx.execute(_SUBNETS, {"ids": sorted(by_network)}).mappings():
             by_network[row["network_id"]].append(dict(row))
     return by_network
+
+
+def with_subnets(tx: Tx, network_ids: Collection[str]) -> dict[str, OnNetwork]:
+    """These networks with their subnets, whoever's they are, for who makes ports there: until the transaction ends they are not
+    deleted, and no pool of theirs is changed (PostgreSQL; on SQLite only one writes)."""
+    found: dict[str, OnNetwork] = {}
+    if not network_ids:
+        return found
+    many = len(_NETWORK_COLUMNS)
+    for row in tx.execute(_WITH_SUBNETS, {"ids": sorted(network_ids)}):
+        on = found.get(row[0])
+        if on is None:
+            on = found[row[0]] = (dict(zip(_NETWORK_COLUMNS, row[:many], strict=True)), [])
+        if row[many] is not None:
+            on[1].append(dict(zip(_SUBNET_COLUMNS, row[many:], strict=True)))
+    return found
+
+
+def lock_network(tx: Tx, network_id: str) -> None:
+    """The gate of who changes a network's subnets or deletes it: nobody makes a port there, or passes the gate, until the
+    transaction ends. Taken before anything is read that depends on it. Raises NotFound where it is gone by then."""
+    if tx.execute(_GATE, {"id": network_id}).first() is None:
+        raise no_network(network_id)
 
 
 def no_network(network_id: str) -> NotFound:

@@ -1,4 +1,9 @@
-"""Allocations: who holds what of which provider. The guarded UPDATE in `_take` is all that keeps a provider from being overbooked."""
+"""Allocations: who holds what of which provider. The guarded UPDATE in `_take` is all that keeps a provider from being overbooked.
+
+Everybody locks in one order: consumers, by id; what they hold; providers, by id (their generations); the inventories of these. So no two
+wait in a circle, and two who change one consumer come one after the other. What a boot does (`claim` of a new consumer, `release`) is
+four statements, of which a provider is held for the last two.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import ColumnElement, Integer, Update, and_, bindparam, case, delete, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, Integer, Update, and_, bindparam, case, delete, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pileus.clients.placement import Resources
@@ -15,7 +21,7 @@ from pileus.errors import BadRequest, Conflict, NotFound
 from pileus.placement import classes
 from pileus.placement.tables import allocations, consumers, inventories, providers
 from pileus.store import Tx
-from pileus.store.sql import Row, first, rows, upsert
+from pileus.store.sql import Row, first, insert_new, rows
 
 CONCURRENT_UPDATE = "placement.concurrent_update"
 
@@ -29,6 +35,9 @@ class DoesNotFit(Conflict):
 
 class NoProvider(BadRequest):
     """Resources were asked of a provider that does not exist."""
+
+
+_NO_PROVIDER = "Allocation for resource provider '{}' that does not exist."
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,34 @@ def fits(amount: ColumnElement[int] | int) -> ColumnElement[bool]:
 
 
 # Built once: making a statement costs more than executing it.
-_HELD = select(allocations).where(allocations.c.consumer_id.in_(bindparam("ids", expanding=True)))
-_CONSUMERS = select(consumers).where(consumers.c.id.in_(bindparam("ids", expanding=True)))
+_IDS: BindParameter[str] = bindparam("ids", expanding=True)
+_HELD = select(allocations).where(allocations.c.consumer_id.in_(_IDS))
+_CONSUMERS = select(consumers).where(consumers.c.id.in_(_IDS)).order_by(consumers.c.id).with_for_update()
 _TOUCH = (
     update(providers)
     .where(providers.c.id == bindparam("provider"))
     .values(generation=providers.c.generation + 1, updated_at=bindparam("now"))
 )
-_FORGET = delete(allocations).where(allocations.c.consumer_id == bindparam("consumer"))
-_LEAVE = delete(consumers).where(consumers.c.id == bindparam("consumer"))
+_FORGET = (
+    delete(allocations)
+    .where(
+        allocations.c.consumer_id
+        == select(consumers.c.id).where(consumers.c.id == bindparam("consumer")).with_for_update().scalar_subquery()
+    )
+    .returning(allocations.c.provider_id, allocations.c.resource_class, allocations.c.used)
+)
+_LEAVE = delete(consumers).where(consumers.c.id == bindparam("consumer"), ~exists().where(allocations.c.consumer_id == consumers.c.id))
+_CHANGE = (
+    update(consumers)
+    .where(consumers.c.id == bindparam("consumer"))
+    .values(
+        project_id=bindparam("project"),
+        user_id=bindparam("user"),
+        consumer_type=bindparam("type"),
+        generation=consumers.c.generation + 1,
+        updated_at=bindparam("now"),
+    )
+)
 _HOLD = insert(allocations)
 
 
@@ -77,19 +105,12 @@ def replace(tx: Tx, wanted: Sequence[Wanted]) -> None:
 
     Raises Conflict (a generation that is not the current one), DoesNotFit, NoProvider.
     """
-    ids = [want.consumer for want in wanted]
-    known: dict[str, Row] = {row["id"]: dict(row) for row in tx.execute(_CONSUMERS, {"ids": ids}).mappings()}
-    for want in wanted:
-        if want.guarded:
-            _check_generation(want, known.get(want.consumer))
-    held = held_by(tx, known) if known else {}
-    # One order for everybody, so that two that move between the same providers never wait for each other.
-    for provider in sorted({p for h in held.values() for p in h} | {p for want in wanted for p in want.resources}):
+    known = _entered(tx, wanted)
+    held: dict[str, Held] = {consumer: _forget(tx, consumer) for consumer in sorted(known)}
+    for provider in sorted({p for what in held.values() for p in what} | {p for want in wanted for p in want.resources}):
         _touch(tx, provider)
-    for consumer, what in held.items():
-        for provider, had in what.items():
-            tx.execute(_giving_back(tuple(sorted(had))), {"provider": provider, **had})
-        tx.execute(_FORGET, {"consumer": consumer})
+    for what in held.values():
+        _give_back(tx, what)
     for want in wanted:
         for provider, resources in want.resources.items():
             _take(tx, provider, resources)
@@ -105,18 +126,30 @@ def set_allocations(tx: Tx, wanted: Sequence[Wanted]) -> None:
 def claim(tx: Tx, consumer: str, provider: str, resources: Resources, *, project_id: str, user_id: str) -> None:
     """One server's resources on one provider; nothing where it holds just that. Raises DoesNotFit, NoProvider."""
     asked = {name: amount for name, amount in resources.items() if amount > 0}
-    if held_by(tx, [consumer]).get(consumer) == {provider: asked}:
-        return
-    replace(tx, [Wanted(consumer, project_id, user_id, {provider: asked}, consumer_type="INSTANCE")])
+    want = Wanted(consumer, project_id, user_id, {provider: asked}, consumer_type="INSTANCE")
+    if asked and _new(tx, want):
+        try:
+            tx.execute(_HOLD, _entries(want))
+        except IntegrityError:
+            raise NoProvider(_NO_PROVIDER.format(provider)) from None
+        _touch(tx, provider)
+        _take(tx, provider, asked)
+    elif held_by(tx, [consumer]).get(consumer) != {provider: asked}:
+        replace(tx, [want])
 
 
 def release(tx: Tx, consumer: str) -> bool:
     """Give back whatever the consumer holds; whether it held anything."""
-    held = held_by(tx, [consumer]).get(consumer)
-    if held is None:
-        return False
-    replace(tx, [Wanted(consumer, "", "", {})])
-    return True
+    held: Held = {}
+    for _ in range(2):  # the second time, where somebody changed it at this very moment: now he has to wait
+        for provider, had in _forget(tx, consumer).items():
+            held.setdefault(provider, {}).update(had)
+        if held and tx.execute(_LEAVE, {"consumer": consumer}).rowcount == 1:
+            break
+    for provider in sorted(held):
+        _touch(tx, provider)
+    _give_back(tx, held)
+    return bool(held)
 
 
 def show_consumer(tx: Tx, consumer: str) -> tuple[Row | None, dict[str, Row]]:
@@ -152,6 +185,20 @@ def consumer_ids(tx: Tx) -> set[str]:
     return set(tx.execute(select(consumers.c.id)).scalars())
 
 
+def _entered(tx: Tx, wanted: Sequence[Wanted]) -> dict[str, Row]:
+    """The consumers that are there, as they were, locked; new ones are made, so that nobody else makes them. Raises Conflict."""
+    known = {row["id"]: row for row in rows(tx, _CONSUMERS, ids=[want.consumer for want in wanted])}
+    for want in sorted(wanted, key=lambda want: want.consumer):
+        if want.guarded:
+            _check_generation(want, known.get(want.consumer))
+        if want.consumer in known or not _holds(want) or _new(tx, want):
+            continue
+        known |= {row["id"]: row for row in rows(tx, _CONSUMERS, ids=[want.consumer])}  # somebody was faster, and has committed by now
+        if want.guarded:
+            _check_generation(want, known.get(want.consumer))
+    return known
+
+
 def _check_generation(want: Wanted, found: Row | None) -> None:
     current = None if found is None else found["generation"]
     if want.generation != current:
@@ -166,7 +213,7 @@ def _check_generation(want: Wanted, found: Row | None) -> None:
 def _touch(tx: Tx, provider: str) -> None:
     """A provider's generation counts every change of its usage; the row's lock orders those who change it."""
     if tx.execute(_TOUCH, {"provider": provider, "now": time.time()}).rowcount != 1:
-        raise NoProvider(f"Allocation for resource provider '{provider}' that does not exist.")
+        raise NoProvider(_NO_PROVIDER.format(provider))
 
 
 @lru_cache(256)
@@ -198,24 +245,54 @@ def _take(tx: Tx, provider: str, resources: Resources) -> None:
         raise DoesNotFit(_why_not(tx, provider, {name: amount for name, amount in resources.items() if name not in taken}))
 
 
-def _write(tx: Tx, want: Wanted, found: Row | None) -> None:
-    entries = [
+def _holds(want: Wanted) -> bool:
+    return any(want.resources.values())
+
+
+def _new(tx: Tx, want: Wanted) -> bool:
+    """Make the consumer, unless it is there."""
+    values = {
+        "id": want.consumer,
+        "project_id": want.project_id,
+        "user_id": want.user_id,
+        "consumer_type": want.consumer_type,
+        "generation": 1,
+        "updated_at": time.time(),
+    }
+    return insert_new(tx, consumers, values)
+
+
+def _forget(tx: Tx, consumer: str) -> Held:
+    held: Held = {}
+    for provider, name, used in tx.execute(_FORGET, {"consumer": consumer}):
+        held.setdefault(provider, {})[name] = used
+    return held
+
+
+def _give_back(tx: Tx, held: Held) -> None:
+    for provider in sorted(held):
+        had = held[provider]
+        tx.execute(_giving_back(tuple(sorted(had))), {"provider": provider, **had})
+
+
+def _entries(want: Wanted) -> list[Row]:
+    return [
         {"consumer_id": want.consumer, "provider_id": provider, "resource_class": name, "used": amount}
         for provider, resources in want.resources.items()
         for name, amount in resources.items()
     ]
-    if not entries:
+
+
+def _write(tx: Tx, want: Wanted, before: Row | None) -> None:
+    """`before`: the consumer as it was; None: it is new, and written."""
+    if not _holds(want):
         tx.execute(_LEAVE, {"consumer": want.consumer})
         return
-    values = {
-        "project_id": want.project_id,
-        "user_id": want.user_id,
-        "generation": 1 if found is None else found["generation"] + 1,
-        "consumer_type": want.consumer_type or (found and found["consumer_type"]),
-        "updated_at": time.time(),
-    }
-    upsert(tx, consumers, {"id": want.consumer}, values)
-    tx.execute(_HOLD, entries)
+    if before is not None:
+        kind = want.consumer_type or before["consumer_type"]
+        values = {"project": want.project_id, "user": want.user_id, "type": kind, "now": time.time()}
+        tx.execute(_CHANGE, {"consumer": want.consumer, **values})
+    tx.execute(_HOLD, _entries(want))
 
 
 def _why_not(tx: Tx, provider: str, resources: Resources) -> str:

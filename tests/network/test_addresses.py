@@ -85,7 +85,7 @@ class Pool(RuleBasedStateMachine):
     def free_is_what_is_not_given(self) -> None:
         found: list[Any] = []
         for row in rows(self.tx, select(free)):
-            found += range(int(row["first"], 16), int(row["last"], 16) + 1)
+            found += range(int(row["first"], 16) + row["taken"], int(row["last"], 16) + 1)
         assert len(found) == len(set(found))
         assert {ip_address(value) for value in found} == self.pooled - self.given
         assert {ip_address(row["ip"]) for row in rows(self.tx, select(allocations))} == self.given
@@ -132,7 +132,7 @@ def test_giving_costs_the_same_whatever_the_fill(tx: Connection) -> None:
         assert addresses.give_any(tx, subnet["id"], port, 0) is not None
         times.append(time.perf_counter() - start)
         counts.append(len(statements) - before)
-    assert set(counts) == {3}
+    assert set(counts) <= {2, 3}  # the third where a range is used up
     early, late = sorted(times[:1000])[500], sorted(times[-1000:])[500]
     print(f"median of the first thousand {early * 1e6:.0f} µs, of the last {late * 1e6:.0f} µs")
     assert late < 2 * early

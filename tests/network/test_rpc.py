@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -18,19 +19,19 @@ from pileus.clients.network import RequestedNic
 from pileus.errors import Unavailable
 from pileus.http.face import Limits
 from pileus.messages import (
+    AGENT,
     DETAILS,
-    HEARTBEAT,
     LEVELS,
+    AgentFacts,
     DeviceDetails,
     DeviceDetailsRequest,
     DeviceLevels,
-    HostFacts,
     PortLevel,
     PortWiring,
     Taken,
     from_host,
 )
-from pileus.network import tables
+from pileus.network import levels, outbox, tables
 from pileus.network.api.face import face
 from pileus.network.service import Network
 from pileus.settings import Network as NetworkSettings
@@ -367,11 +368,84 @@ async def test_notifying_needs_somebody_to_notify(store: SqliteStore, bus: InPro
 
 
 async def test_heartbeats_keep_two_agents_a_host(cloud: Cloud) -> None:
-    facts = HostFacts("h1", "QEMU", 7002000, 2, 2048, 20, {}, "tcg", "", "127.0.0.1", network_types=["local"], started_at=5.0)
+    facts = AgentFacts("h1", network_types=["local"], started_at=5.0)
     for _ in range(3):
-        await cloud.bus.publish(from_host(facts.host, HEARTBEAT), facts)
+        await cloud.bus.publish(from_host(facts.host, AGENT), facts)
     async with asyncio.timeout(10):
         while len(found := await cloud.rows(tables.agents)) < 2:
             await asyncio.sleep(0.005)
     assert {row["agent_type"] for row in found} == {"Open vSwitch agent", "DHCP agent"}
     assert all(row["configurations"]["network_types"] == ["local"] for row in found)
+
+
+async def taken(cloud: Cloud, now: float, *, until: float, most: int = 10) -> list[Row]:
+    return await cloud.store.write(outbox.take, now, until, most)
+
+
+async def noted(cloud: Cloud, count: int) -> list[PortWiring]:
+    """Events of so many servers stand in the outbox. (The service does not run: nobody sends them.)"""
+    ports = [await cloud.boot(f"s{i}") for i in range(count)]
+    said = [PortLevel(port.port_id, "h1", 1, "wired") for port in ports]
+    assert await cloud.store.write(levels.take, cloud.service.config, said)
+    return ports
+
+
+async def test_what_one_notifier_has_taken_the_others_leave_until_its_lease_is_over(store: SqliteStore, bus: InProcessBus) -> None:
+    cloud = Cloud(store, bus, FakeCompute())
+    await noted(cloud, 5)
+    now = time.time()
+    one, two = await taken(cloud, now, until=now + 5, most=3), await taken(cloud, now, until=now + 5)
+    assert (len(one), len(two)) == (3, 2)
+    assert {row["port_id"] for row in one}.isdisjoint(row["port_id"] for row in two)
+    assert await taken(cloud, now + 4, until=now + 9) == []
+    assert await store.read(outbox.next_due) == pytest.approx(now + 5)
+    again = await taken(cloud, now + 6, until=now + 11)  # both were killed
+    assert len(again) == 5
+    await store.write(outbox.settle, one, [(row, now) for row in two])  # and come back: it is theirs no more
+    assert await taken(cloud, now + 6, until=now + 11) == []
+    await store.write(outbox.settle, again, [])
+    assert await cloud.rows(tables.outbox) == []
+
+
+async def test_a_later_event_waits_until_the_earlier_one_was_sent(store: SqliteStore, bus: InProcessBus) -> None:
+    cloud = Cloud(store, bus, FakeCompute())
+    (port,) = await noted(cloud, 1)
+    now = time.time()
+    sending = await taken(cloud, now, until=now + 50)
+    await store.write(levels.take, cloud.service.config, [PortLevel(port.port_id, "h1", 1, "failed", "gone")])
+    assert await taken(cloud, now + 1, until=now + 50) == []
+    await store.write(outbox.settle, sending, [])
+    later = await taken(cloud, time.time(), until=now + 50)
+    assert [(row["name"], row["attempts"]) for row in later] == [("network-vif-failed", 0)]
+
+
+async def test_two_notifiers_send_each_event_once(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> None:
+    clouds = [Cloud(store, bus, compute), Cloud(store, bus, compute)]
+    for cloud in clouds:
+        await cloud.service.start()
+    real_send = compute.send
+
+    async def slow(events: Sequence[ExternalEvent]) -> list[Delivery]:
+        await asyncio.sleep(0.01)
+        return await real_send(events)
+
+    compute.send = slow  # type: ignore[method-assign]
+    ports = [await clouds[0].boot(f"s{i}") for i in range(30)]
+    await asyncio.gather(*[clouds[0].say(port, "wired") for port in ports])
+    await drained(clouds[0])
+    assert sorted(compute.told) == sorted(("network-vif-plugged", "completed", port.port_id) for port in ports)
+    for cloud in clouds:
+        await cloud.service.close()
+
+
+async def test_who_has_no_notifier_wakes_one_elsewhere(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> None:
+    cloud, api = Cloud(store, bus, compute), Network(store, bus, Settings(), notify=True)
+    await cloud.service.start()
+    await drained(cloud)
+    while cloud.service._notifier is None or cloud.service._notifier._some.is_set():
+        await asyncio.sleep(0.005)
+    ports = await noted(cloud, 1)
+    await api.wake()
+    await drained(cloud)  # in a moment, not when the notifier looks by itself (30 s)
+    assert compute.told == [("network-vif-plugged", "completed", ports[0].port_id)]
+    await cloud.service.close()

@@ -190,7 +190,7 @@ async def create(network: Network, call: Call) -> Reply:
         values = attributes.convert(body, ATTRIBUTES, call.context, create=True, singular="port")
         network_id = values.pop("network_id")
         new.append((network_id, ports.NewPort(attributes.owner(values, call.context), **values)))
-    made = await network.store.write(_create, network.config, call.context, new)
+    made = await network.store.write(ports.create_on, network.config, call.context, new)
     return lists.created(RESOURCE, call, made, bulk=bulk)
 
 
@@ -202,18 +202,14 @@ async def update(network: Network, call: Call) -> Reply:
     row, told = await network.store.write(_update, network.config, call.context, call.path["id"], values)
     await network.tell(told)
     if "host" in values:
-        network.wake()
+        await network.wake()
     return Reply(200, {"port": shape(row, call.context)})
 
 
 async def delete(network: Network, call: Call) -> Reply:
     if await network.store.write(ports.delete_one, network.config, call.context, call.path["id"]):
-        network.wake()
+        await network.wake()
     return Reply(204)
-
-
-def _create(tx: Tx, config: Config, context: Context, new: list[tuple[str, ports.NewPort]]) -> list[Row]:
-    return [ports.create_on(tx, config, context, network_id, one) for network_id, one in new]
 
 
 def _update(tx: Tx, config: Config, context: Context, port_id: str, values: dict[str, Any]) -> tuple[Row, dict[str, list[PortWiring]]]:
