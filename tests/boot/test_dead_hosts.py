@@ -1,0 +1,189 @@
+"""Hosts that die, and what becomes of their servers: made elsewhere, and never twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from pileus.compute import actions, hosts
+from pileus.compute.evacuation import Wish
+from pileus.compute.tables import hosts as hosts_table
+from pileus.errors import BadRequest, Conflict
+from pileus.host.hypervisor import Images
+from pileus.host.hypervisor.simulated import SimulatedHypervisor
+from pileus.host.switch import Tap
+from pileus.messages import GuestSpec
+from pileus.settings import Settings
+from pileus.store import Tx
+from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
+
+ADMIN = replace(USER, roles=frozenset({"admin", "member", "reader"}))
+
+
+def mortal(**compute: Any) -> Settings:
+    """Hosts count as down after a second."""
+    return settings(compute={"heartbeat_interval": 0.2, "service_down_time": 1.0, "resend_interval": 60.0} | compute)
+
+
+async def set_host(cloud: Cloudlet, name: str, **values: Any) -> None:
+    def change(tx: Tx) -> None:
+        tx.execute(update(hosts_table).where(hosts_table.c.name == name).values(**values))
+
+    await cloud.store.write(change)
+    await cloud.stop_control()
+    await cloud.start_control()  # the worker's picture of the hosts is its own
+
+
+async def down(cloud: Cloudlet, name: str) -> bool:
+    row = await cloud.store.read(hosts.by_name, name)
+    assert row is not None
+    return not hosts.is_up(row, cloud.settings.compute)
+
+
+async def up(cloud: Cloudlet, name: str) -> bool:
+    return not await down(cloud, name)
+
+
+def running(cloud: Cloudlet, server_id: str) -> list[str]:
+    return [name for name in cloud.names if server_id in cloud.guests[name].guests and cloud.guests[name].guests[server_id].power == "running"]
+
+
+def hang(cloud: Cloudlet, name: str) -> None:
+    """Starts on this host leave a paused guest and never end."""
+    found = cloud.hosts[name].parts.hypervisor
+    assert isinstance(found, SimulatedHypervisor)
+    create = found.create
+
+    async def never(spec: GuestSpec, generation: int, images: Images, taps: Mapping[str, Tap]) -> None:
+        await create(spec, generation, images, taps)
+        await asyncio.Event().wait()
+
+    found.create = never  # type: ignore[method-assign]
+
+
+async def half_made(cloud: Cloudlet) -> str:
+    """A create that hangs on host-0, which is the only one that takes servers; then host-1 does, too."""
+    await set_host(cloud, "host-1", disabled=True)
+    hang(cloud, "host-0")
+    [server_id] = await cloud.create()
+    await cloud.until(lambda: server_id in cloud.guests["host-0"].guests)
+    await set_host(cloud, "host-1", disabled=False)
+    return server_id
+
+
+async def test_a_host_dies_in_the_middle_of_a_create(tmp_path: Path) -> None:
+    async with cloudlet(tmp_path, mortal()) as cloud:
+        server_id = await half_made(cloud)
+        await cloud.stop_host("host-0")
+        server = await cloud.settled(server_id)
+        assert (server["vm_state"], server["host"]) == ("active", "host-1")
+        assert cloud.guests["host-0"].guests[server_id].power == "paused"
+        await cloud.start_host("host-0")
+        await cloud.until(lambda: server_id not in cloud.guests["host-0"].guests)
+        assert running(cloud, server_id) == ["host-1"]
+        assert (await cloud.server(server_id))["vm_state"] == "active"
+        await cloud.compute.act(USER, server_id, "delete")
+        await cloud.settled(server_id)
+        await cloud.nothing_left()
+
+
+async def test_forcing_a_host_down_acts_at_once(tmp_path: Path) -> None:
+    async with cloudlet(tmp_path, mortal(service_down_time=3600.0)) as cloud:
+        server_id = await half_made(cloud)
+        row = await cloud.store.read(hosts.by_name, "host-0")
+        assert row is not None
+        forced = await cloud.store.write(hosts.change, row["service_id"], forced_down=True)
+        assert forced is not None
+        await cloud.compute.changed(forced)
+        server = await cloud.settled(server_id, 5)
+        assert (server["vm_state"], server["host"]) == ("active", "host-1")
+        await cloud.until(lambda: server_id not in cloud.guests["host-0"].guests)  # it heard the order: it is not dead
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_evacuate_and_the_return_of_the_old_host(tmp_path: Path, stopped: bool) -> None:
+    async with cloudlet(tmp_path, mortal()) as cloud:
+        [server_id] = await cloud.create()
+        before = await cloud.settled(server_id)
+        if stopped:
+            await cloud.compute.act(USER, server_id, "stop", hard=True)
+            await cloud.settled(server_id)
+        old = before["host"]
+        [new] = set(cloud.names) - {old}
+        addresses = await cloud.compute.network.addresses([server_id])
+        with pytest.raises(BadRequest, match="still in use"):
+            await cloud.compute.evacuate(ADMIN, server_id, Wish())
+        await cloud.stop_host(old)
+        await cloud.until(lambda: down(cloud, old))
+        for wish, words in ((Wish(host=old), "same one"), (Wish(host="nowhere"), "could not be found")):
+            with pytest.raises(BadRequest, match=words):
+                await cloud.compute.evacuate(ADMIN, server_id, wish)
+        await cloud.compute.evacuate(ADMIN, server_id, Wish())
+        with pytest.raises(Conflict):
+            await cloud.compute.evacuate(ADMIN, server_id, Wish())
+        after = await cloud.settled(server_id)
+        wanted = ("stopped", "stopped") if stopped else ("active", "running")
+        assert (after["vm_state"], after["power"], after["host"], after["fault"]) == (*wanted, new, None)
+        assert after["generation"] > before["generation"]
+        assert cloud.guests[new].guests[server_id].power == wanted[1]
+        assert await cloud.compute.network.addresses([server_id]) == addresses
+        held = {p.name: p.used for p in await cloud.placement.pictures()}
+        assert held[old].get("VCPU", 0) == 0 and held[new]["VCPU"] == 1
+        await cloud.start_host(old)
+        await cloud.until(lambda: server_id not in cloud.guests[old].guests)
+        await cloud.until(lambda: not cloud.ports[old].ports and not cloud.ports[old].taps)
+        now = await cloud.server(server_id)
+        assert {**now, "updated_at": 0} == {**after, "updated_at": 0}
+        assert cloud.guests[new].guests[server_id].power == wanted[1]
+        await cloud.compute.act(USER, server_id, "delete")
+        await cloud.settled(server_id)
+        await cloud.nothing_left()
+
+
+async def test_an_evacuation_that_fails_leaves_the_server_where_it_was(tmp_path: Path) -> None:
+    async with cloudlet(tmp_path, mortal()) as cloud:
+        [server_id] = await cloud.create()
+        old = (await cloud.settled(server_id))["host"]
+        [new] = set(cloud.names) - {old}
+        await cloud.stop_host(old)
+        await cloud.until(lambda: down(cloud, old))
+        found = cloud.hosts[new].parts.hypervisor
+        assert isinstance(found, SimulatedHypervisor)
+        found.fail_next("no memory left")
+        await cloud.compute.evacuate(ADMIN, server_id, Wish())
+        server = await cloud.settled(server_id)
+        assert (server["vm_state"], server["host"]) == ("error", old)
+        assert "no memory left" in server["fault"]["message"]
+        held = {p.name: p.used for p in await cloud.placement.pictures()}
+        assert held[old]["VCPU"] == 1 and held[new].get("VCPU", 0) == 0
+        await cloud.until(lambda: server_id not in cloud.guests[new].guests)
+        await cloud.compute.evacuate(ADMIN, server_id, Wish(host=new))
+        server = await cloud.settled(server_id)
+        assert (server["vm_state"], server["host"], server["fault"]) == ("active", new, None)
+        assert [row["name"] for row in await cloud.store.read(actions.of_server, server_id)] == ["evacuate", "evacuate", "create"]
+
+
+async def test_a_silent_control_plane_takes_nobody_for_dead(tmp_path: Path) -> None:
+    """Whoever heard nobody for longer than hosts may be silent does not begin by calling all of them down."""
+    async with cloudlet(tmp_path, mortal()) as cloud:
+        await cloud.stop_control()
+        for name in cloud.names:
+            await cloud.stop_host(name)
+        await cloud.until(lambda: down(cloud, "host-0"))
+
+        def long_ago(tx: Tx) -> None:
+            tx.exec_driver_sql("UPDATE compute_host_beats SET seen_at = seen_at - 3600, started_at = started_at - 3600")
+
+        await cloud.store.write(long_ago)
+        await cloud.start_control()
+        await cloud.until(lambda: up(cloud, "host-0"), 5)
+        await cloud.until(lambda: down(cloud, "host-0"), 5)
+        for name in cloud.names:
+            await cloud.start_host(name)
+        await cloud.until(lambda: up(cloud, "host-0"), 5)
