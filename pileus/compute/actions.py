@@ -7,45 +7,51 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import and_, bindparam, or_, select, update
+from sqlalchemy import bindparam, or_, select, update
 
+from pileus.compute import builds, quotas
 from pileus.compute.lifecycle import ServerState, Verb
 from pileus.compute.tables import actions, servers
 from pileus.context import Context
 from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
 
-OPEN = ("queued", "sent", "unwinding")
+
+class Stale(Exception):
+    """What was loaded has changed meanwhile: the transaction is undone, and whoever changed it goes on with it."""
+
+
+OPEN = ("waiting", "blocked", "queued", "sent", "parked", "unwinding")
+ANSWERED = ("sent", "parked")
+"""States in which a host has been told and has not answered."""
 
 # The statements of every boot, built once.
 _INSERT = actions.insert()
-_SERVER = select(servers).where(servers.c.id == bindparam("id"))
-_DUE_ONE = select(actions).where(actions.c.id == bindparam("id"), actions.c.due_at <= bindparam("now"))
-_DUE_OF = select(actions.c.id).where(actions.c.server_id == bindparam("server"), actions.c.due_at <= bindparam("now"))
-_ALL_OPEN = and_(actions.c.server_id == bindparam("server"), actions.c.state.in_(OPEN))
-_OPEN_OF = select(actions).where(_ALL_OPEN).order_by(actions.c.started_at.desc()).limit(1)
-_OVERTAKE = (
-    update(actions)
-    .where(_ALL_OPEN)
-    .values(state="overtaken", message=bindparam("text"), due_at=None, finished_at=bindparam("now"), updated_at=bindparam("now"))
+_OPEN_OF = (
+    select(actions)
+    .where(actions.c.server_id == bindparam("server"), actions.c.state.in_(OPEN))
+    .order_by(actions.c.started_at.desc())
+    .limit(1)
 )
-_LEASE = (
-    update(servers)
-    .where(servers.c.id == bindparam("server"), servers.c.lease_until <= bindparam("now"))
-    .values(lease_until=bindparam("until"))
-)
-_FREE = update(servers).where(servers.c.id == bindparam("server")).values(lease_until=0.0)
+_OPEN_OF_LOCKED = _OPEN_OF.with_for_update()
 _CHANGE = update(actions).where(
     actions.c.id == bindparam("this"),
-    actions.c.state.in_(bindparam("within", expanding=True)),
+    actions.c.state == bindparam("loaded_state"),
     actions.c.attempt == bindparam("loaded_attempt"),
 )
+_BY_ID = select(actions).where(actions.c.id == bindparam("id"))
 
 
-def new(tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard: bool = False, limit: float) -> str:
-    """Write an action down, due at once, to be over within `limit` seconds; its id. `server` has its new generation already."""
+def new(
+    tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard: bool = False, limit: float, tag: int | None = None
+) -> str:
+    """Write an action down, due at once, to be over within `limit` seconds; its id. `server` has its new generation already.
+
+    With a `tag` it waits to be let in, at most so long (0: for ever).
+    """
     now = time.time()
     action_id = str(uuid.uuid4())
+    until = now + limit if limit or tag is None else None
     tx.execute(
         _INSERT,
         {
@@ -55,13 +61,14 @@ def new(tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard
             "user_id": context.user_id,
             "request_id": context.request_id or f"req-{uuid.uuid4()}",
             "name": verb.name,
-            "state": "queued",
+            "state": "queued" if tag is None else "waiting",
             "hard": hard,
             "generation": server["generation"],
             "attempt": 1,
             "tried": [],
-            "due_at": now,
-            "deadline": now + limit,
+            "tag": tag,
+            "due_at": now if tag is None else until,
+            "deadline": until,
             "resends": 0,
             "stamps": {"accepted": now},
             "details": {},
@@ -72,54 +79,35 @@ def new(tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard
     return action_id
 
 
-def overtake(tx: Tx, server_id: str, by: str) -> None:
-    """A newer action (delete, hard reboot) takes over: whatever is open on the server ends."""
+def overtake(tx: Tx, action: Mapping[str, Any], by: str) -> None:
+    """A newer action (delete, hard reboot) takes over from this one. Raises Stale where it is no longer as it was loaded."""
     now = time.time()
-    tx.execute(_OVERTAKE, {"server": server_id, "text": f"overtaken by {by}", "now": now})
-
-
-def due(tx: Tx, now: float, limit: int) -> list[str]:
-    """Ids of the actions that are due, the longest due first."""
-    statement = select(actions.c.id).where(actions.c.due_at <= now).order_by(actions.c.due_at).limit(limit)
-    return list(tx.execute(statement).scalars())
-
-
-def take(tx: Tx, action_id: str, lease: float) -> tuple[Row, Row] | None:
-    """The action and its server, leased for computing; None when it is not due, or another action of the server is being computed."""
-    now = time.time()
-    action = first(tx, _DUE_ONE, id=action_id, now=now)
-    if action is None:
-        return None
-    if tx.execute(_LEASE, {"server": action["server_id"], "now": now, "until": now + lease}).rowcount == 0:
-        return None
-    server = first(tx, _SERVER, id=action["server_id"])
-    assert server is not None
-    return action, server
-
-
-def free(tx: Tx, server_id: str) -> list[str]:
-    """The computing is over; ids of the server's actions that are due, having perhaps waited for that."""
-    tx.execute(_FREE, {"server": server_id})
-    return due_of(tx, server_id)
-
-
-def due_of(tx: Tx, server_id: str) -> list[str]:
-    return list(tx.execute(_DUE_OF, {"server": server_id, "now": time.time()}).scalars())
+    if not change(tx, action, state="overtaken", message=f"overtaken by {by}", due_at=None, finished_at=now):
+        raise Stale
+    if action["state"] in ("waiting", "blocked"):
+        quotas.leave_queue(tx, action["project_id"])
 
 
 def begin_anew(tx: Tx) -> None:
-    """At the start of a process that is the only one: nobody computes anything, and what is open gets its whole time again, of
-    which nobody knows how much passed while no process was there."""
-    tx.execute(update(servers).where(servers.c.lease_until > 0).values(lease_until=0.0))
+    """At the start of a worker that is the only one: what is open gets its whole time again, of which nobody knows how much passed
+    while no process was there."""
     whole = actions.c.deadline - actions.c.started_at
     now = time.time()
     tx.execute(update(actions).where(actions.c.state.in_(OPEN)).values(deadline=now + whole, due_at=now))
+    tx.execute(update(actions).where(actions.c.state == "waiting").values(due_at=actions.c.deadline))
 
 
-def change(tx: Tx, action: Mapping[str, Any], *, within: tuple[str, ...] = OPEN, **values: Any) -> bool:
-    """Change an action as it was loaded; False when it has left these states or begun another attempt meanwhile."""
-    guard = {"this": action["id"], "loaded_attempt": action["attempt"], "within": within}
-    return tx.execute(_CHANGE, {**guard, "updated_at": time.time(), **values}).rowcount == 1
+def change(tx: Tx, action: Mapping[str, Any], **values: Any) -> bool:
+    """Change an action as it was loaded; False when it has another state or has begun another attempt meanwhile.
+
+    Whatever moves it out of `sent` gives back its place on the host with it.
+    """
+    guard = {"this": action["id"], "loaded_attempt": action["attempt"], "loaded_state": action["state"]}
+    if tx.execute(_CHANGE, {**guard, "updated_at": time.time(), **values}).rowcount != 1:
+        return False
+    if (host := builds.counted(action)) is not None and values.get("state", "sent") != "sent":
+        builds.leave(tx, host)
+    return True
 
 
 def finish(
@@ -131,17 +119,33 @@ def finish(
     return change(tx, action, state=state, stamps=merged, details=noted, message=message, due_at=None, finished_at=now)
 
 
+_WAIT_FOR_HOST = (
+    select(actions.c.id)
+    .join(servers, servers.c.id == actions.c.server_id)
+    .where(servers.c.host == bindparam("host"), servers.c.deleted_at.is_(None), actions.c.state.in_(ANSWERED))
+    .with_for_update(of=actions, skip_locked=True)
+)
+_ASK_AGAIN = update(actions).where(actions.c.id.in_(bindparam("ids", expanding=True))).values(due_at=bindparam("now"), resends=0)
+
+
 def ask_again(tx: Tx, host: str) -> list[str]:
-    """A host began anew and knows nothing of what it was told: ids of the actions that wait for its answer, due now."""
-    its = select(servers.c.id).where(servers.c.host == host, servers.c.deleted_at.is_(None))
-    waiting = and_(actions.c.state == "sent", actions.c.server_id.in_(its))
-    tx.execute(update(actions).where(waiting).values(due_at=time.time(), resends=0))
-    return list(tx.execute(select(actions.c.id).where(waiting)).scalars())
+    """A host began anew and knows nothing of what it was told: ids of the actions that wait for its answer, due now.
+
+    One that is being changed at this moment is left out: whoever changes it has heard of the host.
+    """
+    ids = list(tx.execute(_WAIT_FOR_HOST, {"host": host}).scalars())
+    if ids:
+        tx.execute(_ASK_AGAIN, {"ids": ids, "now": time.time()})
+    return ids
 
 
-def open_of(tx: Tx, server_id: str) -> Row | None:
-    """The action under way on a server."""
-    return first(tx, _OPEN_OF, server=server_id)
+def open_of(tx: Tx, server_id: str, *, locked: bool = False) -> Row | None:
+    """The action under way on a server. `locked`: nobody else changes it in this transaction's time."""
+    return first(tx, _OPEN_OF_LOCKED if locked else _OPEN_OF, server=server_id)
+
+
+def by_id(tx: Tx, action_id: str) -> Row | None:
+    return first(tx, _BY_ID, id=action_id)
 
 
 def of_server(tx: Tx, server_id: str) -> list[Row]:

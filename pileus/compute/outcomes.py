@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, update
 
-from pileus.compute import actions, hosts, quotas
+from pileus.compute import actions, admission, builds, leases, quotas
+from pileus.compute.actions import Stale
 from pileus.compute.lifecycle import VERBS, Failure, fail, found, goes_elsewhere, succeed
 from pileus.compute.servers import by_id
 from pileus.compute.tables import servers
 from pileus.context import SYSTEM
-from pileus.messages import GuestNow, HostFacts, HostReport, Observed, PlugSignal, PowerState
+from pileus.messages import Observed, PlugSignal, PowerState, Progress
 from pileus.store import Tx
-from pileus.store.sql import Row, rows
+from pileus.store.sql import Row
 
-SETTLED = 5.0
-"""Seconds after a change of a server in which a host's list may not know it yet."""
 RESCUE_LIMIT = 300.0
 UNWIND_AGAIN = 30.0
 """Seconds after which an unwinding that did not end is done again."""
@@ -34,15 +33,13 @@ class Taken:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True)
-class Orders:
-    """What a host must be told after its report: guests to remove (server id, generation), and actions that are due."""
-
-    remove: list[tuple[str, int]]
-    actions: list[str]
-
-
 _SET = update(servers).where(servers.c.id == bindparam("this"), servers.c.generation == bindparam("loaded_generation"))
+_KEEP = _SET.where(servers.c.lease_owner == bindparam("owner"), servers.c.lease_until == bindparam("until"))
+_FREED: dict[str, Any] = {"lease_owner": "", "lease_until": 0.0}
+
+
+class HostFull(Exception):
+    """The host builds as many servers as it may."""
 
 
 def _set(tx: Tx, server: Mapping[str, Any], **values: Any) -> bool:
@@ -50,29 +47,65 @@ def _set(tx: Tx, server: Mapping[str, Any], **values: Any) -> bool:
     return tx.execute(_SET, {**guard, "updated_at": time.time(), **values}).rowcount == 1
 
 
-def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any]) -> list[str] | None:
-    """The host is about to be told, and the computing is over: ids of the server's actions that waited for that.
+def _give_up(tx: Tx, server: Mapping[str, Any], **values: Any) -> None:
+    """Write what came of the computing and give back the lease with which the server was loaded. Raises Stale where it is lost."""
+    held = {"owner": server["lease_owner"], "until": server["lease_until"]}
+    guard = {"this": server["id"], "loaded_generation": server["generation"], **held}
+    if tx.execute(_KEEP, {**guard, "updated_at": time.time(), **_FREED, **values}).rowcount != 1:
+        raise Stale
 
-    None when the action was overtaken meanwhile.
+
+def _must(changed: bool) -> None:
+    if not changed:
+        raise Stale
+
+
+def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any], *, builds_limit: int = 0) -> list[str]:
+    """The host is about to be told, and the computing is over: ids of the server's other actions, which waited for that.
+
+    Raises Stale where the action was overtaken or the lease lost, HostFull where a create is one too many for the host (0: never).
     """
-    if not actions.change(tx, action, within=(action["state"],), **values):
-        return None
+    begins = action["name"] == "create" and action["state"] not in actions.ANSWERED
     task = {"task_state": "spawning"} if action["name"] == "create" else {}
-    if not _set(tx, server, host=server["host"], boot=server["boot"], lease_until=0.0, **task):
-        return None
-    return actions.due_of(tx, server["id"])
+    _give_up(tx, server, host=server["host"], boot=server["boot"], **task)
+    _must(actions.change(tx, action, **values, **({"build_host": server["host"]} if begins else {})))
+    if begins and not builds.enter(tx, server["host"], builds_limit) and builds_limit:
+        raise HostFull
+    return leases.due_of(tx, server["id"], but=action["id"])
+
+
+def blocked(tx: Tx, action: Row, server: Row, reason: str, limit: float) -> None:
+    """No host has room: its turn goes to the next. Looked at again after a while, and for the last time `limit` s after the first.
+    Raises Stale."""
+    now = time.time()
+    before = action["details"].get("blocked", {"since": now, "looks": 0})
+    note = {"since": before["since"], "looks": before["looks"] + 1, "reason": reason}
+    end = note["since"] + limit
+    look_at = min(end, now + min(admission.RELOOK_MOST, admission.RELOOK_FIRST * 2 ** before["looks"]))
+    _give_up(tx, server, host=None, task_state=VERBS["create"].task)
+    details = {**action["details"], "blocked": note}
+    _must(actions.change(tx, action, state="blocked", due_at=look_at, deadline=end, details=details, stamps=action["stamps"]))
+
+
+def to_queue(tx: Tx, action: Row, server: Row, limit: float, reason: str = "") -> None:
+    """A create waits for its turn again, at its old place and for at most `limit` s (0: for ever). Raises Stale."""
+    end = time.time() + limit if limit else None
+    details = {**action["details"], **({"back": reason} if reason else {})}
+    _give_up(tx, server, host=None, task_state=VERBS["create"].task)
+    _must(actions.change(tx, action, state="waiting", due_at=end, deadline=end, details=details, stamps=action["stamps"]))
 
 
 def take(tx: Tx, message: Observed) -> Taken | None:
-    """Apply what a host observed; the action to go on with, if any. Stale generations change nothing."""
+    """Apply what a host observed; the action to go on with, if any. Stale generations change nothing. Raises Stale where somebody
+    else changed the action at the same time: the host is asked again."""
     server = by_id(tx, message.server_id)
     if server is None or message.generation != server["generation"] or server["host"] != message.host:
         return None
     action = actions.open_of(tx, message.server_id)
     if action is None:
-        _found(tx, server, message.power, message.cause)
+        unasked(tx, server, message.power, message.cause)
         return None
-    if action["state"] != "sent" or action["generation"] != message.generation:
+    if action["state"] not in actions.ANSWERED or action["generation"] != message.generation:
         return None
     stamps = {step: at for step, at in message.stamps.items() if step not in ("accepted", "queued", "sent")}
     action["stamps"] = {**action["stamps"], **stamps}
@@ -87,96 +120,92 @@ def take(tx: Tx, message: Observed) -> Taken | None:
     now = time.time()
     launched = {"launched_at": now} if verb.name == "create" else {}
     _set(tx, server, vm_state=after.vm_state, task_state=None, power=after.power, fault=None, **launched)
-    actions.finish(tx, action, "done", stamps={}, details={}, message=None)
+    _must(actions.finish(tx, action, "done", stamps={}, details={}, message=None))
     return Taken(action, server)
 
 
-def unwinding(tx: Tx, action: Row, failure: Failure) -> bool:
-    """From now on the action is being undone; False when it is over, overtaken, or being undone already."""
+def progress(tx: Tx, message: Progress) -> bool:
+    """A host has done all that it can and waits for the network: a create holds no place among the builds any more. Was it so?"""
+    server = by_id(tx, message.server_id)
+    if server is None or message.generation != server["generation"] or server["host"] != message.host:
+        return False
+    action = actions.open_of(tx, message.server_id)
+    if action is None or action["state"] != "sent" or action["generation"] != message.generation:
+        return False
+    stamps = {**action["stamps"], **message.stamps}
+    details = {**action["details"], "waits_for": message.waits_for}
+    state = "parked" if action["name"] == "create" else "sent"
+    return actions.change(tx, action, state=state, stamps=stamps, details=details) and state == "parked"
+
+
+def unwinding(tx: Tx, action: Row, failure: Failure, *, again_in: float = UNWIND_AGAIN) -> bool:
+    """From now on the action is being undone; False when it is over, overtaken, or being undone already. Due in `again_in` s."""
+    now = actions.by_id(tx, action["id"])
+    if now is None or now["attempt"] != action["attempt"] or now["state"] not in actions.OPEN or now["state"] == "unwinding":
+        return False
     action["details"] = {**action["details"], "failure": asdict(failure)}
-    values = {"state": "unwinding", "details": action["details"], "stamps": action["stamps"], "due_at": time.time() + UNWIND_AGAIN}
-    return actions.change(tx, action, within=("queued", "sent"), **values)
+    values = {"details": action["details"], "stamps": action["stamps"], "due_at": time.time() + again_in}
+    if not actions.change(tx, now, state="unwinding", **values):
+        return False
+    action["state"] = "unwinding"
+    if now["state"] == "waiting":
+        quotas.leave_queue(tx, action["project_id"])
+    return True
 
 
-def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal) -> bool:
-    """An action failed and was unwound: due again on another host (True), or over."""
-    server = by_id(tx, action["server_id"])
+def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal, held: Row | None = None, *, queue_limit: float = 0.0) -> bool:
+    """An action failed and was unwound: it waits for another host (True), or is over. `held`: the server, leased for that.
+
+    Raises Stale.
+    """
+    server = held or by_id(tx, action["server_id"])
     if server is None:
         return False
     verb = VERBS[action["name"]]
     note = {f"{failure.step}.{action['attempt']}": {"host": failure.host, "cause": failure.cause}}
     if goes_elsewhere(verb, failure, action["attempt"], signal):
         generation = server["generation"] + 2  # + 1 was the order to remove what the first host has
+        queues = verb.name == "create"
+        until = (time.time() + queue_limit if queue_limit else None) if queues else action["deadline"]
         again = {
-            "state": "queued",
+            "state": "waiting" if queues else "queued",
             "attempt": action["attempt"] + 1,
             "tried": [*action["tried"], *([failure.host] if failure.host else [])],
-            "due_at": time.time(),
+            "due_at": until if queues else time.time(),
+            "deadline": until,
             "resends": 0,
             "generation": generation,
             "details": {**action["details"], **note, "first": str(failure)},
             "stamps": {"accepted": action["stamps"]["accepted"]},
         }
-        return actions.change(tx, action, **again) and _set(tx, server, generation=generation, host=None, task_state=verb.task)
+        _give_up(tx, server, generation=generation, host=action["details"].get("from"), task_state=verb.task)
+        _must(actions.change(tx, action, **again))
+        return True
     before = action["details"].get("first")
     text = f"{before}; then, elsewhere: {failure}" if before else str(failure)
-    if not actions.finish(tx, action, "failed", stamps={}, details=note, message=text):
-        return False
     after = fail(verb, actions.state_of(server))
     values: dict[str, Any] = {"vm_state": after.vm_state, "task_state": None}
     if after.vm_state == "error":
         values["fault"] = {"code": 500, "message": text[:255], "details": text, "created": time.time()}
+    if verb.finds_host:
+        values |= {"host": action["details"].get("from"), "generation": server["generation"] + 1}
     if verb.name == "create":
-        values |= {"host": None, "generation": server["generation"] + 1, "power": "absent"}
-    _set(tx, server, **values)
+        values |= {"power": "absent"}
+    _give_up(tx, server, **values)
+    _must(actions.finish(tx, action, "failed", stamps={}, details=note, message=text))
     return False
 
 
 def deleted(tx: Tx, action: Row, server: Row) -> None:
-    """The server is gone; its quota is free."""
-    if not actions.finish(tx, action, "done", stamps={}, details={}, message=None):
-        return
+    """The server is gone; its quota is free. Raises Stale."""
     now = time.time()
-    tx.execute(
-        update(servers)
-        .where(servers.c.id == server["id"])
-        .values(vm_state="deleted", task_state=None, power="absent", deleted_at=now, updated_at=now, user_data=None)
-    )
+    _give_up(tx, server, vm_state="deleted", task_state=None, power="absent", deleted_at=now, user_data=None)
+    _must(actions.finish(tx, action, "done", stamps={}, details={}, message=None))
     flavor = server["flavor"]
     quotas.give_back(tx, server["project_id"], instances=1, cores=flavor["vcpus"], ram=flavor["ram"])
 
 
-def beat(tx: Tx, facts: HostFacts) -> tuple[Row, bool, list[str]]:
-    """A host lives: its row, whether what it offers has changed, and what it must be told again because it began anew."""
-    before = hosts.by_name(tx, facts.host)
-    row, changed = hosts.beat(tx, facts)
-    anew = before is not None and before["facts"]["started_at"] != facts.started_at
-    return row, changed, actions.ask_again(tx, facts.host) if anew else []
-
-
-def reconcile(tx: Tx, report: HostReport) -> Orders:
-    """Hold a host's list of guests against what is written down."""
-    known = {row["id"]: row for row in rows(tx, select(servers).where(servers.c.host == report.host, servers.c.deleted_at.is_(None)))}
-    orders = Orders([], [])
-    for server_id, guest in report.guests.items():
-        if server_id in known:
-            orders.actions.extend(_reported(tx, known[server_id], guest, report.at))
-        else:
-            elsewhere = by_id(tx, server_id)
-            newest = max(guest.generation, elsewhere["generation"] if elsewhere else 0)
-            orders.remove.append((server_id, newest + 1))
-    for server_id in known.keys() - report.guests.keys():
-        orders.actions.extend(_reported(tx, known[server_id], GuestNow(0, "absent"), report.at))
-    return orders
-
-
-def _reported(tx: Tx, server: Row, guest: GuestNow, at: float) -> list[str]:
-    if server["updated_at"] > at - SETTLED or actions.open_of(tx, server["id"]) is not None:
-        return []
-    return _found(tx, server, guest.power, "")
-
-
-def _found(tx: Tx, server: Row, power: PowerState, cause: str) -> list[str]:
+def unasked(tx: Tx, server: Row, power: PowerState, cause: str) -> list[str]:
     """A guest is like this, and nobody asked for it; actions that must follow."""
     kind, after = found(actions.state_of(server), power)
     values: dict[str, Any] = {"vm_state": after.vm_state, "power": after.power}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, delete, or_, select, update
+from sqlalchemy import BigInteger, bindparam, case, delete, func, or_, select, update
 
-from pileus.compute.tables import quotas, usage
+from pileus.compute.tables import admission, quotas, usage
 from pileus.errors import BadRequest, QuotaExceeded
 from pileus.settings import Quota
 from pileus.store import Tx
@@ -21,9 +21,18 @@ _LIMITS = select(quotas.c.resource, quotas.c.value).where(quotas.c.project_id ==
 _ASKED = {name: bindparam(f"ask_{name}", type_=BigInteger) for name in COUNTED}
 # Nothing asked of a resource is never too much of it, however far a lowered limit is passed.
 _FITS = [or_(_ASKED[n] == 0, usage.c[n] + _ASKED[n] <= bindparam(f"top_{n}", type_=BigInteger)) for n in COUNTED]
+# Where the project's next server queues: behind its last one, and never before those that are being let in now.
+_NOW = func.coalesce(select(admission.c.virtual_time).where(admission.c.id == 1).scalar_subquery(), 0)
 _TAKE = (
-    update(usage).where(usage.c.project_id == bindparam("project"), *_FITS).values({usage.c[n]: usage.c[n] + _ASKED[n] for n in COUNTED})
+    update(usage)
+    .where(usage.c.project_id == bindparam("project"), *_FITS)
+    .values(
+        {usage.c[n]: usage.c[n] + _ASKED[n] for n in COUNTED}
+        | {usage.c.last_tag: case((usage.c.last_tag < _NOW, _NOW), else_=usage.c.last_tag) + _ASKED["instances"]}
+    )
+    .returning(usage.c.last_tag)
 )
+_LEAVE_QUEUE = update(usage).where(usage.c.project_id == bindparam("project"), usage.c.last_tag > 0).values(last_tag=usage.c.last_tag - 1)
 
 
 def limits(tx: Tx, defaults: Quota, project_id: str) -> dict[str, int]:
@@ -57,17 +66,19 @@ def reset_limits(tx: Tx, project_id: str) -> None:
     tx.execute(delete(quotas).where(quotas.c.project_id == project_id))
 
 
-def take(tx: Tx, defaults: Quota, project_id: str, *, instances: int, cores: int, ram: int) -> None:
-    """Count new servers in. Raises QuotaExceeded, in Nova's words, and counts nothing."""
+def take(tx: Tx, defaults: Quota, project_id: str, *, instances: int, cores: int, ram: int) -> int:
+    """Count new servers in; the tag of the first of them in the queue (the others' follow). Raises QuotaExceeded, in Nova's words,
+    and counts nothing."""
     asked = {"instances": instances, "cores": cores, "ram": ram}
     allowed = limits(tx, defaults, project_id)
     tops = {name: allowed[name] if allowed[name] >= 0 else _NO_LIMIT for name in COUNTED}
     given = {"project": project_id} | {f"ask_{name}": asked[name] for name in COUNTED} | {f"top_{name}": tops[name] for name in COUNTED}
-    if tx.execute(_TAKE, given).rowcount == 1:
-        return
-    nothing = {"project_id": project_id} | dict.fromkeys(COUNTED, 0)
-    if insert_new(tx, usage, nothing) and tx.execute(_TAKE, given).rowcount == 1:
-        return
+    last: int | None = tx.execute(_TAKE, given).scalar()
+    if last is None:
+        insert_new(tx, usage, {"project_id": project_id} | dict.fromkeys(COUNTED, 0))  # or somebody else has just made the row
+        last = tx.execute(_TAKE, given).scalar()
+    if last is not None:
+        return last - instances
     now = used(tx, project_id)
     over = [name for name in COUNTED if 0 <= allowed[name] < now[name] + asked[name]]
     what = ", ".join(over)
@@ -75,6 +86,11 @@ def take(tx: Tx, defaults: Quota, project_id: str, *, instances: int, cores: int
         f"Quota exceeded for {what}: Requested {', '.join(str(asked[n]) for n in over)}, "
         f"but already used {', '.join(f'{now[n]} of {allowed[n]}' for n in over)} {what}"
     )
+
+
+def leave_queue(tx: Tx, project_id: str) -> None:
+    """A create of the project ended before its turn: what it would have used of the project's turns is given back."""
+    tx.execute(_LEAVE_QUEUE, {"project": project_id})
 
 
 def room(tx: Tx, defaults: Quota, project_id: str, flavor: Mapping[str, Any]) -> int:

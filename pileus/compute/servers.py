@@ -52,9 +52,10 @@ def hostname_of(name: str, server_id: str) -> str:
 
 
 def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, count: int, limit: float) -> tuple[list[Row], list[str]]:
-    """`count` servers with their create actions, all or none; rows and action ids. Raises QuotaExceeded."""
+    """`count` servers with their create actions, all or none, that wait to be let in for at most `limit` seconds (0: for ever);
+    rows and action ids. Raises QuotaExceeded."""
     flavor = wanted.flavor
-    quotas.take(tx, settings.quota, context.project, instances=count, cores=count * flavor["vcpus"], ram=count * flavor["ram"])
+    tag = quotas.take(tx, settings.quota, context.project, instances=count, cores=count * flavor["vcpus"], ram=count * flavor["ram"])
     now = time.time()
     reservation = "r-" + uuid.uuid4().hex[:8]
     made: list[Row] = []
@@ -91,6 +92,7 @@ def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, c
                 "access_ip_v6": wanted.access_ip_v6,
                 "auto_disk_config": wanted.auto_disk_config,
                 "generation": 1,
+                "lease_owner": "",
                 "lease_until": 0.0,
                 "fault": None,
                 "created_at": now,
@@ -100,20 +102,21 @@ def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, c
             }
         )
     tx.execute(servers.insert(), made)
-    return made, [actions.new(tx, context, VERBS["create"], server, limit=limit) for server in made]
+    return made, [actions.new(tx, context, VERBS["create"], server, limit=limit, tag=tag + n) for n, server in enumerate(made)]
 
 
 _CHANGE = update(servers).where(servers.c.id == bindparam("this"))
 _BY_ID = select(servers).where(servers.c.id == bindparam("id"))
+_LOCKED = _BY_ID.with_for_update()
 
 
 def by_id(tx: Tx, server_id: str) -> Row | None:
     return first(tx, _BY_ID, id=server_id)
 
 
-def get(tx: Tx, context: Context, server_id: str, *, deleted: bool = False) -> Row:
-    """Raises NotFound, also for another project's server."""
-    row = by_id(tx, server_id)
+def get(tx: Tx, context: Context, server_id: str, *, deleted: bool = False, locked: bool = False) -> Row:
+    """`locked`: nobody else changes it in this transaction's time. Raises NotFound, also for another project's server."""
+    row = first(tx, _LOCKED if locked else _BY_ID, id=server_id)
     if row is None or not context.sees(row["project_id"]) or (row["deleted_at"] is not None and not deleted):
         raise NotFound(f"Instance {server_id} could not be found.")
     return row
@@ -213,10 +216,12 @@ def reset_state(tx: Tx, context: Context, server_id: str, vm_state: str) -> None
 
     Raises NotFound, and Conflict for `active` where no host has the server.
     """
-    server = get(tx, context, server_id)
+    server = get(tx, context, server_id, locked=True)
     if vm_state == "active" and server["host"] is None:
         raise Conflict(f"Instance {server_id} is on no host, so it cannot be active; reset it to error or delete it")
-    actions.overtake(tx, server_id, "os-resetState")
+    under_way = actions.open_of(tx, server_id, locked=True)
+    if under_way is not None:
+        actions.overtake(tx, under_way, "os-resetState")
     change(tx, context, server_id, vm_state=vm_state, task_state=None)
 
 
@@ -226,17 +231,18 @@ def act(tx: Tx, context: Context, server_id: str, verb_name: str, *, limit: floa
     Raises NotFound, and Conflict in OpenStack's words where the server's state forbids it. A delete of what is being deleted is
     taken again without effect: the id of the action under way.
     """
-    server = get(tx, context, server_id)
+    server = get(tx, context, server_id, locked=True)
     verb = VERBS[verb_name]
     state = actions.state_of(server)
     if state.locked and not context.is_admin:
         raise Conflict(f"Instance {server_id} is locked")
     if (why := refusal(verb, state, server_id)) is not None:
         raise Conflict(why)
-    under_way = actions.open_of(tx, server_id)
+    under_way = actions.open_of(tx, server_id, locked=True)
     if under_way is not None and under_way["name"] == "delete":
         return str(under_way["id"])
-    actions.overtake(tx, server_id, verb.name)
+    if under_way is not None:
+        actions.overtake(tx, under_way, verb.name)
     after = begin(verb, state)
     values = {"task_state": after.task_state, "generation": after.generation, "updated_at": time.time()}
     tx.execute(_CHANGE, {"this": server_id, **values})

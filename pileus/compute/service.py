@@ -9,7 +9,8 @@ from pileus.bus import Bus
 from pileus.clients.image import ImageClient
 from pileus.clients.network import NetworkClient, Requested
 from pileus.clients.placement import PlacementClient
-from pileus.compute import servers
+from pileus.compute import actions, evacuation, servers
+from pileus.compute.evacuation import Wish
 from pileus.compute.lifecycle import VERBS
 from pileus.compute.servers import NewServer
 from pileus.context import Context
@@ -33,7 +34,7 @@ class Compute:
 
     @property
     def create_limit(self) -> float:
-        """Seconds after which a create that nobody finished is over: all limits of its steps, twice (one try elsewhere)."""
+        """Seconds from its turn after which a create that nobody finished is over: all limits of its steps, twice."""
         s = self.settings.compute
         return 2 * (s.schedule_limit + s.network_limit + s.image_limit + s.plug_limit + s.start_limit + s.vif_plugging_timeout)
 
@@ -44,8 +45,9 @@ class Compute:
         """
         checked, _ = await asyncio.gather(self.network.check(context, requested, count=count), self._check_image(context, wanted))
         wanted = replace(wanted, nics=checked.nics)
-        made, ids = await self.store.write(servers.create, self.settings, context, wanted, count=count, limit=self.create_limit)
-        await self.hint(ids)
+        limit = self.settings.compute.queue_limit
+        made, _ = await self.store.write(servers.create, self.settings, context, wanted, count=count, limit=limit)
+        await self.bus.publish(ACTIONS, ActionHint(waiting=True))
         return made
 
     async def act(self, context: Context, server_id: str, verb: str, *, hard: bool = False) -> None:
@@ -56,6 +58,19 @@ class Compute:
             limit += s.vif_plugging_timeout + s.image_limit
         action_id = await self.store.write(servers.act, context, server_id, verb, limit=limit, hard=hard)
         await self.hint([action_id])
+
+    async def evacuate(self, context: Context, server_id: str, wish: Wish) -> None:
+        """Accept the evacuation of a server whose host is down, and hint a worker. Raises NotFound, Conflict or BadRequest."""
+        settings = self.settings.compute
+        action_id = await self.store.write(evacuation.begin, settings, context, server_id, wish, limit=self.create_limit)
+        await self.hint([action_id])
+
+    async def changed(self, row: Row) -> None:
+        """A host was forced down (what it was told and did not answer goes elsewhere at once), or an operator let it be used again."""
+        if row["forced_down"]:
+            due = await self.store.write(actions.ask_again, row["name"])
+            if due:
+                await self.hint(due)
 
     async def hint(self, ids: list[str]) -> None:
         """Actions are due. Only a hint: the sweep finds them as well."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -31,14 +32,28 @@ class StepFailed(Exception):
         self.failure = failure
 
 
+class NoRoom(Exception):
+    """No host has room for a server now; one may have it later."""
+
+
+class LeaseLost(Exception):
+    """Others may compute this server by now: nothing more is done for it here."""
+
+
 class Steps:
-    def __init__(self, compute: Compute, scheduler: Scheduler) -> None:
+    """`alive`: whether others know that this worker lives, without which its leases are nobody's."""
+
+    def __init__(self, compute: Compute, scheduler: Scheduler, alive: Callable[[], bool]) -> None:
         self._compute = compute
         self._scheduler = scheduler
         self._limits = compute.settings.compute
+        self._alive = alive
 
     async def run(self, verb: Verb, action: Row, server: Row) -> Desired | None:
-        """All of a plan up to the message for the host; None when there is nothing to tell a host. Raises StepFailed."""
+        """All of a plan up to the message for the host; None when there is nothing to tell a host.
+
+        Raises StepFailed, LeaseLost, and NoRoom for a create that fits on no host now.
+        """
         if "claim" in verb.plan:
             await self._claim(action, server)
         if server["host"] is None:
@@ -68,7 +83,7 @@ class Steps:
 
     async def release(self, action: Row, server: Row) -> None:
         """Give back ports and claim, then the server is gone."""
-        await self._limited("released", "", self._limits.network_limit, self._give_back(server))
+        await self._limited(server, "released", "", self._limits.network_limit, lambda: self.give_back(server))
         action["stamps"]["released"] = time.time()
         await self._compute.store.write(outcomes.deleted, action, server)
 
@@ -81,10 +96,11 @@ class Steps:
         if server["host"] not in (None, source):
             gone = Desired(server["id"], server["generation"] + 1, "absent", "delete", hard=True)
             await self._compute.bus.publish(desired_subject(server["host"]), gone)
+        self._check(server)
         if source is None:
-            await self._give_back(server)
+            await self.give_back(server)
         else:
-            await self._claim_again(server, source)
+            await self.claim_again(server, source)
 
     async def down_reason(self, host: str) -> str | None:
         """Why nothing can be expected of a host; None when it is up."""
@@ -95,12 +111,13 @@ class Steps:
             return None
         return f"the host has not been heard of for {time.time() - row['seen_at']:.0f} s"
 
-    async def _give_back(self, server: Row) -> None:
+    async def give_back(self, server: Row) -> None:
+        """Ports and claim of a server go back to their services; nothing to give: fine."""
         keep = [nic["port_id"] for nic in server["nics"] if nic["port_id"]]
         await self._compute.network.release(server["id"], keep=keep)
         await self._compute.placement.release(server["id"])
 
-    async def _claim_again(self, server: Row, source: str) -> None:
+    async def claim_again(self, server: Row, source: str) -> None:
         """The server counts on the host that it could not be evacuated from. Where that is full by now, what it holds elsewhere stays."""
         row = await self._compute.store.read(hosts.by_name, source)
         if row is not None:
@@ -110,7 +127,8 @@ class Steps:
 
     async def _claim(self, action: Row, server: Row) -> None:
         nics = [RequestedNic(**nic) for nic in server["nics"]]
-        checked = await self._limited("claimed", "", self._limits.network_limit, self._compute.network.constraint(nics))
+        limits = self._limits
+        checked = await self._limited(server, "claimed", "", limits.network_limit, lambda: self._compute.network.constraint(nics))
         forced, whatever = evacuation.target_of(action, server)
         if forced and checked.host and forced != checked.host:
             raise StepFailed(
@@ -125,33 +143,43 @@ class Steps:
             network_types=checked.network_types,
             tried=frozenset(action["tried"]),
         )
-        claim = self._scheduler.claim(server["id"], request, project_id=server["project_id"], user_id=server["user_id"])
+        names = {"project_id": server["project_id"], "user_id": server["user_id"]}
         try:
-            server["host"] = await self._limited("claimed", "", self._limits.schedule_limit, claim)
+            claim = self._scheduler.claim
+            server["host"] = await self._limited(
+                server, "claimed", "", limits.schedule_limit, lambda: claim(server["id"], request, **names)
+            )
         except NoValidHost as error:
-            raise StepFailed(Failure("claimed", "", str(error))) from None
+            since = action["details"].get("blocked", {}).get("since", time.time())
+            if action["name"] != "create" or error.never or time.time() - since >= limits.blocked_limit:
+                raise StepFailed(Failure("claimed", "", str(error))) from None
+            raise NoRoom(str(error)) from None
         action["stamps"]["claimed"] = time.time()
 
     async def _allocate(self, action: Row, server: Row) -> list[PortWiring]:
         nics = [RequestedNic(**nic) for nic in server["nics"]]
         host = str(server["host"])
-        call = self._compute.network.allocate(
-            owner(server),
-            server["id"],
-            nics,
-            host=host,
-            key=f"{server['id']}:{server['generation']}:{host}",
-            hostname=server["hostname"],
-            zone=server["zone"] or self._limits.availability_zone,
-        )
-        ports = await self._limited("addressed", host, self._limits.network_limit, call)
+
+        def call() -> Awaitable[list[PortWiring]]:
+            return self._compute.network.allocate(
+                owner(server),
+                server["id"],
+                nics,
+                host=host,
+                key=f"{server['id']}:{server['generation']}:{host}",
+                hostname=server["hostname"],
+                zone=server["zone"] or self._limits.availability_zone,
+            )
+
+        ports = await self._limited(server, "addressed", host, self._limits.network_limit, call)
         action["stamps"].setdefault("addressed", time.time())
         return ports
 
     async def _spec(self, server: Row, ports: list[PortWiring]) -> GuestSpec:
         flavor = server["flavor"]
         if server["boot"] is None:
-            server["boot"] = msgspec.to_builtins(await self._limited("image", "", self._limits.network_limit, self._boot(server)))
+            boot = await self._limited(server, "image", "", self._limits.network_limit, lambda: self._boot(server))
+            server["boot"] = msgspec.to_builtins(boot)
         return GuestSpec(
             server_id=server["id"],
             name=server["name"],
@@ -160,7 +188,7 @@ class Steps:
             vcpus=flavor["vcpus"],
             memory_mb=flavor["ram"],
             disk_gb=flavor["disk"],
-            boot=await self._with_tickets(msgspec.convert(server["boot"], BootSource)),
+            boot=await self._with_tickets(server, msgspec.convert(server["boot"], BootSource)),
             ports=ports,
             config_drive=server["config_drive"],
             user_data=server["user_data"],
@@ -185,19 +213,26 @@ class Steps:
             command_line=info.command_line,
         )
 
-    async def _with_tickets(self, boot: BootSource) -> BootSource:
+    async def _with_tickets(self, server: Row, boot: BootSource) -> BootSource:
         """What is written down, with what the host shows when it fetches it: that is good for a while only, so it is made anew."""
         refs = {"image": boot.image, "kernel": boot.kernel, "ramdisk": boot.ramdisk}
         for name, ref in refs.items():
             if ref is not None:
-                ticket = await self._limited("image", "", self._limits.network_limit, self._compute.image.ticket(ref.id))
+                ask = functools.partial(self._compute.image.ticket, ref.id)
+                ticket = await self._limited(server, "image", "", self._limits.network_limit, ask)
                 boot = msgspec.structs.replace(boot, **{name: msgspec.structs.replace(ref, ticket=ticket)})
         return boot
 
-    async def _limited(self, step: str, host: str, limit: float, work: Awaitable[T]) -> T:
+    def _check(self, server: Row) -> None:
+        """Before each step that changes something outside. Raises LeaseLost: also for a process that was stopped for a minute."""
+        if not self._alive() or time.time() >= server["lease_until"]:
+            raise LeaseLost
+
+    async def _limited(self, server: Row, step: str, host: str, limit: float, work: Callable[[], Awaitable[T]]) -> T:
+        self._check(server)
         try:
             async with asyncio.timeout(limit):
-                return await work
+                return await work()
         except TimeoutError:
             raise StepFailed(Failure(step, host, f"no answer within {limit:g} s")) from None
         except PileusError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table
+from sqlalchemy import Boolean, Column, ColumnElement, ForeignKey, Index, Integer, Table, and_, literal_column
 
 from pileus.store.schema import Big, Json, Time, metadata, text, uid
 
@@ -74,6 +74,7 @@ servers = Table(
     text("access_ip_v6"),
     Column("auto_disk_config", Boolean, nullable=False, default=False),
     Column("generation", Big, nullable=False, default=1),  # grows with each change that a host must make
+    text("lease_owner", nullable=False, default="", server_default=""),  # the worker that computes an action of it
     Column("lease_until", Time, nullable=False, default=0.0),  # only one action of a server is computed at a time
     Column("fault", Json),  # code, message, details, created
     Column("created_at", Time, nullable=False),
@@ -94,11 +95,13 @@ actions = Table(
     uid("user_id", nullable=False),
     uid("request_id", nullable=False),
     text("name", nullable=False),
-    text("state", nullable=False),  # queued, sent, unwinding, done, failed, overtaken
+    text("state", nullable=False),  # waiting, blocked, queued, sent, parked, unwinding, done, failed, overtaken
     Column("hard", Boolean, nullable=False, default=False),
     Column("generation", Big, nullable=False),  # of the server, as this action wants it
     Column("attempt", Integer, nullable=False, default=1),
     Column("tried", Json, nullable=False, default=list),  # hosts
+    Column("tag", Big),  # of a create: its place in the queue (pileus.compute.admission)
+    text("build_host"),  # of a create: the host that it was sent to, which counts it while it is `sent`
     Column("due_at", Time),  # None: nothing to do any more
     Column("deadline", Time),
     Column("resends", Integer, nullable=False, default=0),
@@ -109,9 +112,46 @@ actions = Table(
     Column("updated_at", Time, nullable=False),
     Column("finished_at", Time),
     Index("compute_actions_server", "server_id", "started_at"),
-    Index("compute_actions_due", "due_at"),
     Index("compute_actions_finished", "finished_at"),
 )
+
+# The words are in the indexes, so they stand in the statements as they stand here, never as parameters.
+IS_DELETE = actions.c.name == literal_column("'delete'")
+IS_NO_DELETE = actions.c.name != literal_column("'delete'")
+IS_OPEN_CREATE = and_(actions.c.name == literal_column("'create'"), actions.c.finished_at.is_(None))
+
+
+def _partial(name: str, *columns: str, where: ColumnElement[bool]) -> None:
+    Index(name, *[actions.c[column] for column in columns], sqlite_where=where, postgresql_where=where)
+
+
+_partial("compute_actions_due", "due_at", where=and_(IS_NO_DELETE, actions.c.due_at.is_not(None)))
+_partial("compute_actions_due_deletes", "due_at", where=and_(IS_DELETE, actions.c.due_at.is_not(None)))
+_partial("compute_actions_queue", "state", "tag", where=IS_OPEN_CREATE)
+_partial("compute_actions_queue_of_project", "project_id", "state", where=IS_OPEN_CREATE)
+
+workers = Table(
+    "compute_workers",
+    metadata,
+    uid("id", primary_key=True),
+    Column("seen_at", Time, nullable=False),
+)
+
+admission = Table(
+    "compute_admission",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1: there is one row
+    Column("virtual_time", Big, nullable=False, default=0),  # the tag of the last create that was let in
+)
+
+chores = Table(
+    "compute_chores",
+    metadata,
+    text("name", primary_key=True),
+    Column("due_at", Time, nullable=False),
+    text("cursor", nullable=False, default=""),
+)
+"""Periodic work that one worker at a time does for all."""
 
 hosts = Table(
     "compute_hosts",
@@ -124,9 +164,22 @@ hosts = Table(
     Column("disabled", Boolean, nullable=False, default=False),
     text("disabled_reason"),
     Column("forced_down", Boolean, nullable=False, default=False),
-    Column("seen_at", Time, nullable=False),
+    Column("building", Integer, nullable=False, default=0, server_default="0"),  # creates that are `sent` to it
     Column("created_at", Time, nullable=False),
     Column("updated_at", Time, nullable=False),
+)
+
+# What every heartbeat writes, apart from what stays. No index but the key: PostgreSQL then changes a row in place (HOT), given room.
+host_beats = Table(
+    "compute_host_beats",
+    metadata,
+    text("name", primary_key=True),  # a host's; "" is the control plane itself: when it heard its own echo, and since when it hears
+    Column("seen_at", Time, nullable=False),
+    Column("started_at", Time, nullable=False, default=0.0),
+    Column("guests", Integer, nullable=False, default=0),
+    Column("mark", Big, nullable=False, default=-1),  # of the facts that placement was told of
+    Column("down_at", Time, nullable=False, default=0.0),  # when its silence was noticed and acted upon; 0: not
+    postgresql_with={"fillfactor": 50},
 )
 
 quotas = Table(
@@ -144,4 +197,7 @@ usage = Table(
     Column("instances", Integer, nullable=False, default=0),
     Column("cores", Integer, nullable=False, default=0),
     Column("ram", Integer, nullable=False, default=0),
+    Column("last_tag", Big, nullable=False, default=0, server_default="0"),  # where the project's next create queues at the earliest
+    Column("admit_rate", Time, nullable=False, default=0.0, server_default="0"),  # creates let in a second, of late
+    Column("admitted_at", Time, nullable=False, default=0.0, server_default="0"),
 )

@@ -1,35 +1,46 @@
-"""The worker: takes due actions, computes their steps, tells hosts, and writes down what hosts observed.
+"""The worker: computes actions, tells hosts, and writes down what hosts observed.
 
 An action is leased only while its steps are computed; waiting for a host is a row with a `due_at` (law 2). Every step may run
-again: claims and ports are idempotent by server, generation and host.
+again: claims and ports are idempotent by server, generation and host. Any number of workers share one database and one bus.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from typing import Any
 
 import structlog
 
 from pileus.bus import Subscription
-from pileus.compute import actions, outcomes
+from pileus.compute import actions, admission, leases, outcomes
+from pileus.compute.actions import Stale
+from pileus.compute.admitter import Admitter
+from pileus.compute.lanes import Lane
+from pileus.compute.leaks import Leaks
+from pileus.compute.leases import Taken
 from pileus.compute.lifecycle import VERBS, Failure, Verb
+from pileus.compute.outcomes import HostFull
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.service import Compute
-from pileus.compute.steps import StepFailed, Steps
+from pileus.compute.steps import LeaseLost, NoRoom, StepFailed, Steps
 from pileus.messages import (
     ACTIONS,
     OBSERVED,
+    PROGRESS,
     READINESS,
     ActionHint,
     Desired,
     Observed,
+    Progress,
     Readiness,
     ReadinessRequest,
     desired_subject,
     from_hosts,
 )
+from pileus.settings import Compute as Settings
+from pileus.store import Tx
 from pileus.store.sql import Row
 
 log = structlog.get_logger(__name__)
@@ -38,7 +49,9 @@ LANE_WAIT = 10.0
 """Seconds that an action waits for its turn with its lease in hand; then it gives it back and is due as before."""
 SWEEP = 0.5
 """Seconds between looks for what is due: the most that a lost hint costs."""
-BATCH = 256
+BATCH = 64
+QUEUED = ("waiting", "blocked")
+MOST_COUNTED = 10_000
 BUILDERS = 32
 """Actions computed at once; deletes have as many of their own (law 3)."""
 
@@ -47,51 +60,86 @@ class Worker:
     """`exclusive`: no other worker uses this database (`pileus up`), so leases that are found at the start are a dead one's."""
 
     def __init__(self, compute: Compute, scheduler: Scheduler, *, exclusive: bool) -> None:
+        self.id = str(uuid.uuid4())
         self._compute = compute
-        self._steps = Steps(compute, scheduler)
+        self._scheduler = scheduler
+        self._steps = Steps(compute, scheduler, self._alive)
         self._exclusive = exclusive
         limits = compute.settings.compute
         # Longer than its steps can take, all limits reached: a lease that ran out would let a delete overtake a claim.
         self._lease = LANE_WAIT + 2 * (limits.schedule_limit + 4 * limits.network_limit)
         self._closing = False
+        self._beaten_at = 0.0
         self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
-        self._lanes = {True: asyncio.Semaphore(BUILDERS), False: asyncio.Semaphore(BUILDERS)}
+        self._leased: dict[str, Taken] = {}
+        self._lanes = {True: Lane(BUILDERS), False: Lane(BUILDERS)}
+        self._admitter = Admitter(compute, scheduler, self.id, self._lease, self._lanes[False], self._begin)
+        self._leaks = Leaks(compute)
         self._subscriptions: list[Subscription] = []
-        self._sweeper: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        if self._exclusive:
-            await self._compute.store.write(actions.begin_anew)
+        await self._compute.store.write(_join, self.id, self._exclusive)
+        self._beaten_at = time.time()
+        self._scheduler.on_room = self._admitter.room
         bus = self._compute.bus
         self._subscriptions = [
             bus.subscribe(ACTIONS, ActionHint, self._hinted, queue="workers"),
             bus.subscribe(from_hosts(OBSERVED), Observed, self.observed, queue="workers", concurrency=BUILDERS),
+            bus.subscribe(from_hosts(PROGRESS), Progress, self._progress, queue="workers", concurrency=8),
             bus.serve(from_hosts(READINESS), ReadinessRequest, self._readiness, queue="workers", concurrency=8),
         ]
-        self._sweeper = asyncio.create_task(self._sweep(), name="due-sweep")
+        loops = {"due-sweep": self._sweep(), "worker-beat": self._beat(), "admission": self._admitter.run(), "leaks": self._leaks.run()}
+        self._loops = [asyncio.create_task(work, name=name) for name, work in loops.items()]
 
     async def close(self) -> None:
-        """Stop computing; what was under way goes on where it was with the next worker."""
+        """Stop computing; what was under way goes on where it was with another worker, at once."""
+        await self._end()
+        await self._compute.store.write(leases.leave, self.id)
+
+    async def _end(self) -> None:
         self._closing = True
         for subscription in self._subscriptions:
             await subscription.close()
-        tasks = [*self._running.values(), *([self._sweeper] if self._sweeper else [])]
+        tasks = [*self._running.values(), *self._loops]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def observed(self, message: Observed) -> None:
         """A host reached a generation, or failed to; or tells of a guest unasked."""
-        wanted = await self._compute.store.write(outcomes.take, message)
+        try:
+            wanted = await self._compute.store.write(outcomes.take, message)
+        except Stale:
+            return
         if wanted is None:
             return
+        action = wanted.action
         if wanted.failure is not None:
-            await self._failed(wanted.action, wanted.server, wanted.failure)
-        elif VERBS[wanted.action["name"]].plan[-1] == "release":
-            self._launch(str(wanted.action["id"]))
+            if await self._compute.store.write(outcomes.unwinding, action, wanted.failure, again_in=0.0):
+                self._ended(action, message.host)
+                self._launch(str(action["id"]))
+        elif VERBS[action["name"]].plan[-1] == "release":
+            self._launch(str(action["id"]))
+        else:
+            self._ended(action, message.host)
+
+    async def _progress(self, message: Progress) -> None:
+        if await self._compute.store.write(outcomes.progress, message):
+            self._scheduler.ended(message.host)
+            self._admitter.ended()
+
+    def _ended(self, action: Row, host: str) -> None:
+        """An answer came; of a create that counted as a build, another one may begin in its place."""
+        if action["name"] == "create":
+            if action["state"] == "sent" or action["state"] == "unwinding":
+                self._scheduler.ended(host)
+            self._admitter.ended()
 
     async def _hinted(self, hint: ActionHint) -> None:
+        if hint.waiting:
+            self._admitter.wake()
         for action_id in hint.ids:
             self._launch(action_id)
 
@@ -99,18 +147,56 @@ class Worker:
         found = await self._compute.network.readiness(request.port_ids)
         return Readiness({p.port_id: p.wired for p in found}, {p.port_id: p.failed for p in found})
 
+    def _alive(self) -> bool:
+        """Do others know that we live? A process that was stopped must not go on with what it had before it said so."""
+        return time.time() - self._beaten_at < leases.ALIVE - leases.BEAT / 2
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(leases.BEAT)
+            try:
+                at = time.time()
+                await self._compute.store.write(leases.beat, self.id)
+                self._beaten_at = at
+            except Exception:
+                log.exception("worker could not say that it lives; it tries again")
+
     async def _sweep(self) -> None:
         purge_at = time.monotonic()
         while True:
             try:
-                for action_id in await self._compute.store.read(actions.due, time.time(), BATCH):
-                    self._launch(action_id)
+                if self._alive():
+                    await self._look()
                 if time.monotonic() >= purge_at:
                     purge_at = time.monotonic() + 3600
-                    await self._compute.store.write(actions.purge, time.time() - self._compute.settings.compute.deleted_retention)
+                    await self._compute.store.write(_purge, time.time() - self._compute.settings.compute.deleted_retention)
             except Exception:
                 log.exception("sweep failed; it goes on")
             await asyncio.sleep(SWEEP)
+
+    async def _look(self) -> None:
+        """Compute what is due and nobody computes, as much as there are places for; and whoever waits to be let in."""
+        due, queue = await self._compute.store.read(_look)
+        self._admitter.told(queue)
+        if queue.blocked:
+            await self._scheduler.fresh()
+        if not due:
+            return
+        for deletes, lane in self._lanes.items():
+            if most := min(BATCH, lane.free):
+                for taken in await self._compute.store.write(leases.take_due, self.id, self._lease, deletes=deletes, most=most):
+                    self._begin(taken)
+
+    def _begin(self, taken: Taken) -> None:
+        """Compute an action that is leased, with a place in its lane."""
+        action_id = str(taken[0]["id"])
+        if self._closing:
+            return
+        if action_id in self._running:
+            self._leased[action_id] = taken  # a hint was quicker to begin, and finds it leased: its end is near
+        else:
+            place = self._lanes[taken[0]["name"] == "delete"].reserve()
+            self._start(action_id, self._run(action_id, taken, place=place))
 
     def _launch(self, action_id: str) -> None:
         """Run an action; one that runs already runs once more afterwards, so that no hint is lost."""
@@ -118,110 +204,240 @@ class Worker:
             return
         if action_id in self._running:
             self._again.add(action_id)
-            return
-        task = asyncio.create_task(self._run(action_id), name=f"action-{action_id}")
+        else:
+            self._start(action_id, self._run(action_id))
+
+    def _start(self, action_id: str, work: Any) -> None:
+        task = asyncio.create_task(work, name=f"action-{action_id}")
         self._running[action_id] = task
         task.add_done_callback(lambda _: self._finished(action_id))
 
     def _finished(self, action_id: str) -> None:
         del self._running[action_id]
-        if action_id in self._again:
+        if (taken := self._leased.pop(action_id, None)) is not None:
+            self._begin(taken)
+        elif action_id in self._again:
             self._again.discard(action_id)
             self._launch(action_id)
 
-    async def _run(self, action_id: str) -> None:
+    async def _run(self, action_id: str, taken: Taken | None = None, *, place: bool = False) -> None:
+        lost = False
         try:
-            taken = await self._compute.store.write(actions.take, action_id, self._lease)
             if taken is None:
-                return
-            action, server = taken
-            verb = VERBS[action["name"]]
-            lane = self._lanes[verb.name == "delete"]
-            freed = False
-            try:
-                async with asyncio.timeout(LANE_WAIT):
-                    await lane.acquire()
-                try:
-                    freed = await self._compute_steps(verb, action, server)
-                finally:
-                    lane.release()
-            finally:
-                if not freed:
-                    self._launch_all(await asyncio.shield(self._compute.store.write(actions.free, server["id"])))
+                taken = await self._compute.store.write(leases.take, action_id, self.id, self._lease)
+            if taken is not None:
+                place, lost = False, await self._run_leased(taken, place)
         except TimeoutError:
             log.warning("no turn for an action; the sweep tries it again", action=action_id)
         except Exception:
             log.exception("action failed; the sweep tries it again", action=action_id)
+        if lost and taken is not None:
+            await self._settle(str(taken[1]["id"]))
+
+    async def _run_leased(self, taken: Taken, place: bool) -> bool:
+        """Compute with the lease in hand, and give it back; whether it was lost."""
+        action, server = taken
+        verb = VERBS[action["name"]]
+        lane = self._lanes[verb.name == "delete"]
+        held = {**server}
+        freed = False
+        try:
+            if not place:
+                async with asyncio.timeout(LANE_WAIT):
+                    await lane.acquire()
+            try:
+                freed = await self._compute_steps(verb, action, server)
+            finally:
+                lane.release()
+                self._admitter.ended_computing()
+            return False
+        except (Stale, LeaseLost):
+            log.info("an action was taken over meanwhile", action=action["id"])
+            return True
+        finally:
+            if not freed:
+                self._launch_all(await asyncio.shield(self._compute.store.write(leases.free, held, but=action["id"])))
 
     def _launch_all(self, action_ids: list[str]) -> None:
         for action_id in action_ids:
             self._launch(action_id)
 
     async def _compute_steps(self, verb: Verb, action: Row, server: Row) -> bool:
-        """Go on with an action where it is; whether the server's lease was given back on the way."""
-        if action["state"] == "unwinding":
+        """Go on with an action where it is; whether the server's lease was given back on the way. Raises Stale, LeaseLost."""
+        state = action["state"]
+        if state == "unwinding":
             await self._unwind(action, server, Failure(**action["details"]["failure"]))
-            return False
-        if action["state"] == "sent":
+            return True
+        if state in actions.ANSWERED:
             return await self._waiting(verb, action, server)
-        if time.time() > action["deadline"]:
+        overdue = action["deadline"] is not None and time.time() > action["deadline"]
+        if state == "waiting":
+            if overdue:
+                await self._failed(action, server, await self._compute.store.read(_still_queued, action, self._compute.settings.compute))
+            return overdue
+        if state == "blocked":
+            return await self._look_for_room(action, server, overdue)
+        if overdue:
             await self._failed(action, server, Failure("queued", server["host"] or "", "no worker finished it in time"))
-            return False
-        action["stamps"]["queued"] = time.time()
+            return True
+        return await self._first_time(verb, action, server)
+
+    async def _first_time(self, verb: Verb, action: Row, server: Row) -> bool:
+        """Everything up to the message for the host."""
+        action["stamps"]["blocked" if "blocked" in action["details"] else "queued"] = time.time()
+        came_from, arrived = server["host"], False
         try:
             desired = await self._steps.run(verb, action, server)
+            if desired is None:
+                self._admitter.room()
+                return True
+            await self._send(action, server, desired)
+            arrived = True
         except StepFailed as failed:
             await self._failed(action, server, failed.failure)
-            return False
-        return desired is not None and await self._send(action, server, desired)
+        except NoRoom as error:
+            await self._blocked(action, server, str(error))
+        except HostFull:
+            await self._turned_away(action, server)
+        finally:
+            if "claim" in verb.plan and server["host"] not in (None, came_from):
+                (self._scheduler.arrived if arrived else self._scheduler.turned_away)(server["host"])
+        return True
 
     async def _waiting(self, verb: Verb, action: Row, server: Row) -> bool:
         """Sent and not answered: send again, which is the question; or give up."""
         if verb.name == "delete" and "removed" in action["stamps"]:
-            await self._steps.release(action, server)
-            return False
+            await self._released(action, server)
+            return True
         host = str(server["host"])
         down = await self._steps.down_reason(host)
         if verb.name == "delete" and down is not None:
-            await self._steps.release(action, server)  # the host removes the guest when it is back: it is told then
-            return False
+            await self._released(action, server)  # the host removes the guest when it is back: it is told then
+            return True
         if down is not None or time.time() > action["deadline"]:
             cause = down or "the host did not say how it ended"
             await self._failed(action, server, Failure("sent", host, cause, retry=True))
-            return False
+            return True
         try:
             desired = await self._steps.desired(verb, action, server)
         except StepFailed as failed:
             await self._failed(action, server, failed.failure)
-            return False
-        return await self._send(action, server, desired)
+            return True
+        await self._send(action, server, desired)
+        return True
 
-    async def _send(self, action: Row, server: Row, desired: Desired) -> bool:
-        """Write down that it was sent and when to ask again, then send: publish after commit."""
-        wait = self._compute.settings.compute.resend_interval * 2 ** min(action["resends"], 4)
-        stamps = {**action["stamps"]} if action["state"] == "sent" else {**action["stamps"], "sent": time.time()}
+    async def _released(self, action: Row, server: Row) -> None:
+        await self._steps.release(action, server)
+        self._admitter.room()
+
+    async def _send(self, action: Row, server: Row, desired: Desired) -> None:
+        """Write down that it was sent and when to ask again, then send: publish after commit. Raises Stale, HostFull."""
+        settings = self._compute.settings.compute
+        wait = settings.resend_interval * 2 ** min(action["resends"], 4)
+        told = action["state"] in actions.ANSWERED
         values: dict[str, Any] = {
-            "state": "sent",
-            "stamps": stamps,
+            "state": action["state"] if told else "sent",
+            "stamps": {**action["stamps"]} if told else {**action["stamps"], "sent": time.time()},
             "details": action["details"],
             "resends": action["resends"] + 1,
             "due_at": time.time() + wait,
         }
-        waiting = await self._compute.store.write(outcomes.sent, action, server, values)
-        if waiting is None:
-            return False
+        most = settings.max_concurrent_builds
+        waiting = await self._compute.store.write(outcomes.sent, action, server, values, builds_limit=most)
         await self._compute.bus.publish(desired_subject(str(server["host"])), desired)
         self._launch_all(waiting)
+
+    async def _blocked(self, action: Row, server: Row, reason: str) -> None:
+        """No host has room: others have their turn until one has."""
+        await self._steps.give_back(server)  # what an earlier worker may have left
+        limit = self._compute.settings.compute.blocked_limit
+        await self._compute.store.write(outcomes.blocked, action, server, reason, limit)
+        self._admitter.is_blocked()
+        self._admitter.ended()
+
+    async def _turned_away(self, action: Row, server: Row) -> None:
+        """Others were quicker to reach the host: to the queue again, for another one."""
+        host = str(server["host"])
+        self._scheduler.turned_away(host, full=True)
+        await self._steps.give_back(server)
+        server["host"] = None
+        settings = self._compute.settings.compute
+        reason = f"host {host} was building {settings.max_concurrent_builds} servers already, as many as it may"
+        for step in ("claimed", "addressed"):
+            action["stamps"].pop(step, None)
+        await self._compute.store.write(outcomes.to_queue, action, server, settings.queue_limit, reason)
+        self._admitter.wake()
+
+    async def _look_for_room(self, action: Row, server: Row, overdue: bool) -> bool:
+        """A blocked create waits for its turn again, or has been blocked for too long."""
+        settings = self._compute.settings.compute
+        if overdue:
+            await self._failed(action, server, Failure("claimed", "", action["details"]["blocked"]["reason"]))
+        else:
+            await self._compute.store.write(outcomes.to_queue, action, server, settings.queue_limit)
+            self._admitter.wake()
         return True
 
     async def _failed(self, action: Row, server: Row, failure: Failure) -> None:
-        """Unwind all of it, whoever says so first; an answer that comes now comes too late."""
-        if await self._compute.store.write(outcomes.unwinding, action, failure):
-            await self._unwind(action, server, failure)
+        """Unwind all of it, whoever says so first; an answer that comes now comes too late. Raises Stale."""
+        counted = action["state"] == "sent"
+        if not await self._compute.store.write(outcomes.unwinding, action, failure):
+            raise Stale
+        if counted:
+            self._scheduler.ended(failure.host)
+        await self._unwind(action, server, failure)
 
     async def _unwind(self, action: Row, server: Row, failure: Failure) -> None:
-        """Give everything back; then once more on another host, or the end."""
+        """Give everything back; then once more on another host, or the end. Raises Stale, LeaseLost."""
         await self._steps.unwind(action, server, failure)
-        signal = self._compute.settings.compute.plug_signal
-        if await self._compute.store.write(outcomes.failed, action, failure, signal):
+        settings = self._compute.settings.compute
+        limit = settings.queue_limit
+        if await self._compute.store.write(outcomes.failed, action, failure, settings.plug_signal, server, queue_limit=limit):
+            self._admitter.wake()
             self._launch(str(action["id"]))
+        self._admitter.room()
+
+    async def _settle(self, server_id: str) -> None:
+        """What was done here for a server under a lease that is lost: what the server does not hold goes back.
+
+        Whoever has the lease now makes it good: claims are moved, ports bound anew.
+        """
+        server = await self._compute.store.write(leases.take_server, server_id, self.id, self._lease)
+        if server is None:
+            return
+        try:
+            action = await self._compute.store.read(actions.open_of, server_id)
+            if server["deleted_at"] is not None or (server["host"] is None and (action is None or action["state"] in QUEUED)):
+                await self._steps.give_back(server)
+            elif server["host"] is not None:
+                await self._steps.claim_again(server, server["host"])
+        except Exception:
+            log.exception("what a lost lease left was not given back; it is looked for later", server=server_id)
+        finally:
+            self._launch_all(await asyncio.shield(self._compute.store.write(leases.free, server, but="")))
+
+
+def _join(tx: Tx, worker: str, exclusive: bool) -> None:
+    if exclusive:
+        leases.begin_anew(tx)
+        actions.begin_anew(tx)
+    leases.join(tx, worker)
+
+
+def _look(tx: Tx) -> tuple[bool, admission.Waiting]:
+    return leases.any_due(tx), admission.any_in_queue(tx)
+
+
+def _purge(tx: Tx, before: float) -> None:
+    actions.purge(tx, before)
+    leases.forget_dead(tx)
+
+
+def _still_queued(tx: Tx, action: Row, settings: Settings) -> Failure:
+    """Why it waited in vain, with its place in the queue."""
+    place, building = admission.before(tx, action), admission.running(tx, MOST_COUNTED)
+    ahead = f"more than {admission.MOST_SHOWN:,}" if place > admission.MOST_SHOWN else str(place)
+    limit = f" of {settings.max_builds}" if settings.max_builds else ""
+    return Failure(
+        "queued", "", f"it had no turn within {settings.queue_limit:g} s: {ahead} were before it, and {building}{limit} were being built"
+    )
