@@ -180,6 +180,24 @@ def console(server: Server, state: State = None, config: Config = None) -> None:
     attach(folder, server)
 
 
+db = typer.Typer(no_args_is_help=True, help="The cloud's database.")
+app.add_typer(db, name="db")
+
+
+@db.callback()
+def _db() -> None:
+    pass
+
+
+@db.command("upgrade")
+def db_upgrade(state: State = None, config: Config = None) -> None:
+    """Make the schema in a new database, or upgrade it to this Pileus's. Does nothing else; several at once are fine."""
+    settings, _ = _load(config, {"state": state})
+    from pileus.cli.db import upgrade
+
+    upgrade(settings)
+
+
 @app.command(name="config")
 def show_config(state: State = None, config: Config = None, as_json: AsJson = False) -> None:
     """Every setting with its value. And where that comes from, what it does and what is allowed."""

@@ -48,7 +48,7 @@ async def checked(settings: Database, role: str, processes: int) -> AsyncIterato
     """
     connection = await reached(settings.url, process_name(settings, role, processes))
     try:
-        await _check_version(connection)
+        check_version(connection)
         await _check_schema(connection, settings.url)
         await _check_room(connection, settings, processes)
         yield
@@ -59,10 +59,10 @@ async def checked(settings: Database, role: str, processes: int) -> AsyncIterato
             await connection.close(timeout=CLOSE_LIMIT)
 
 
-async def reached(url: str, name: str) -> asyncpg.Connection:
-    """A plain connection; raises StartupError that says what to change."""
+async def reached(url: str, name: str, *, statement_timeout: str = "30000") -> asyncpg.Connection:
+    """A plain connection; raises StartupError that says what to change. `statement_timeout` in milliseconds."""
     try:
-        return await connect(url, name, statement_timeout="30000")
+        return await connect(url, name, statement_timeout=statement_timeout)
     except Again as again:
         raise StartupError(f"{again}; start it, or correct database.url") from None
     except Unavailable as error:
@@ -70,7 +70,8 @@ async def reached(url: str, name: str) -> asyncpg.Connection:
         raise StartupError(f"{error}{f'; {hint}' if hint else ''}") from None
 
 
-async def _check_version(connection: asyncpg.Connection) -> None:
+def check_version(connection: asyncpg.Connection) -> None:
+    """Raises StartupError."""
     version = connection.get_server_version()
     if version.major < OLDEST:
         raise StartupError(f"the database server is PostgreSQL {version.major}; Pileus needs {OLDEST} or newer: upgrade it")
@@ -87,11 +88,7 @@ async def _check_schema(connection: asyncpg.Connection, url: str) -> None:
         raise StartupError(f"database {where} has no schema yet: run `pileus db upgrade`")
     if found in revisions.known():
         raise StartupError(f"database {where} has the schema {found}, this Pileus needs {revisions.head()}: run `pileus db upgrade`")
-    raise newer(where, found)
-
-
-def newer(where: str, found: str) -> StartupError:
-    return StartupError(f"database {where} was made by a newer Pileus (schema {found}, this one knows {revisions.head()}): upgrade Pileus")
+    raise revisions.newer(f"database {where}", found)
 
 
 async def _check_room(connection: asyncpg.Connection, settings: Database, processes: int) -> None:

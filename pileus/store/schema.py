@@ -7,9 +7,6 @@ from typing import Any
 import msgspec
 from sqlalchemy import JSON, BigInteger, Column, Double, MetaData, String, Text
 
-VERSION = 1
-"""Of the schema, written into each database; a database of a newer version is refused."""
-
 metadata = MetaData()
 
 Json = JSON(none_as_null=True)

@@ -16,9 +16,12 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from pileus.errors import StartupError, Unavailable
-from pileus.store import P, T, Tx
-from pileus.store.schema import VERSION, json_dumps, json_loads, metadata
+from pileus.store import P, T, Tx, revisions
+from pileus.store.schema import json_dumps, json_loads
 
+VERSION = 2
+"""The file's user_version: 2 since its schema has revisions; 1 was the schema of the first one, unstamped. A higher one is refused."""
+FIRST = 1
 READERS = 2
 GROUP = 64
 """Most transactions of one commit: bounds what a slow one among them delays."""
@@ -49,31 +52,8 @@ class SqliteStore:
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
-        """Open or make the database file, for its owner's eyes. Raises StartupError (unreadable, or made by a newer Pileus)."""
-        try:
-            _keep_from_others(path)
-        except OSError as error:
-            raise StartupError(f"database {path}: {error.strerror}") from None
-        engine = create_engine(
-            f"sqlite:///{path}",
-            poolclass=NullPool,
-            json_serializer=json_dumps,
-            json_deserializer=json_loads,
-            connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10.0},
-        )
-        event.listen(engine, "connect", _pragmas)
-        try:
-            with engine.connect() as connection:
-                found = connection.execute(text("PRAGMA user_version")).scalar_one()
-                if found > VERSION:
-                    raise StartupError(f"{path} was made by a newer Pileus (schema {found}, this one knows {VERSION}): upgrade Pileus")
-                if found == 0:
-                    connection.execute(text("BEGIN IMMEDIATE"))
-                    metadata.create_all(connection, checkfirst=True)
-                    connection.execute(text(f"PRAGMA user_version = {VERSION}"))
-                    connection.execute(text("COMMIT"))
-        except DatabaseError as error:
-            raise StartupError(f"database {path}: {error.orig}") from None
+        """Open the database file, make or upgrade it where needed, for its owner's eyes. Raises StartupError."""
+        engine, _ = _opened(path)
         return cls(engine)
 
     async def read(self, fn: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -172,6 +152,57 @@ class SqliteStore:
             unavailable = Unavailable(f"the database could not commit: {getattr(error, 'orig', error)}")
             return [(job, None, unavailable) for job in group]
         return outcomes
+
+
+def upgrade_file(path: Path) -> str:
+    """Make or upgrade a database file; what was done, in words. Raises StartupError."""
+    engine, done = _opened(path)
+    engine.dispose()
+    return f"database {path} {done}"
+
+
+def _opened(path: Path) -> tuple[Engine, str]:
+    try:
+        _keep_from_others(path)
+    except OSError as error:
+        raise StartupError(f"database {path}: {error.strerror}") from None
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=NullPool,
+        json_serializer=json_dumps,
+        json_deserializer=json_loads,
+        connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10.0},
+    )
+    event.listen(engine, "connect", _pragmas)
+    try:
+        with engine.connect() as connection:
+            return engine, _bring_up(connection, path)
+    except DatabaseError as error:
+        raise StartupError(f"database {path}: {error.orig}") from None
+
+
+def _bring_up(connection: Connection, path: Path) -> str:
+    """Make or upgrade the schema; what was done."""
+    version = connection.execute(text("PRAGMA user_version")).scalar_one()
+    if version > VERSION:
+        raise StartupError(f"{path} was made by a newer Pileus (format {version}, this one knows {VERSION}): upgrade Pileus")
+    if version == VERSION and revisions.found(connection) == revisions.head():
+        return f"has the schema {revisions.head()} already"
+    control = _control(connection)
+    control("PRAGMA foreign_keys = OFF")  # where a table is made anew to change it, what refers to it must not be deleted with it
+    control("BEGIN IMMEDIATE")
+    try:
+        if version == FIRST:
+            revisions.stamp(connection, revisions.FIRST)
+        done = revisions.bring_up(connection, f"database {path}")
+        if broken := connection.execute(text("PRAGMA foreign_key_check")).first():
+            raise StartupError(f"{path} cannot be upgraded: a row of {broken[0]} refers to one of {broken[2]} that is not there")
+        control(f"PRAGMA user_version = {VERSION}")
+        control("COMMIT")
+    except BaseException:
+        control("ROLLBACK")
+        raise
+    return done
 
 
 def _keep_from_others(path: Path) -> None:
