@@ -175,10 +175,6 @@ class Link:
             return not self.lost.is_set() and self._client.stats["in_msgs"] != heard
         return True
 
-    async def flush(self) -> None:
-        """Wait until the server has taken what was sent; not for long."""
-        await self.alive(CLOSE_LIMIT)
-
     async def close(self) -> None:
         """Cut it: what was not flushed may be lost."""
         self._open = False

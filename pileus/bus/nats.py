@@ -40,6 +40,7 @@ PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 """Seconds between tries to connect again: from the first to the second, with jitter, so that not all come back at once."""
 HOOK_LIMIT = 5.0
+FLUSH_LIMIT = 2.0
 INBOX = "_INBOX"
 """What the subjects of answers begin with: `_INBOX.` the control plane's, `_INBOX_<token>.` a host's."""
 NO_RESPONDERS = "503"
@@ -169,10 +170,14 @@ class NatsBus:
         return forget
 
     async def flush(self) -> None:
-        """Wait until the server has what was subscribed to and sent; not for long, and not where the connection is lost."""
-        await self._announce()
-        if self._link is not None:
-            await self._link.flush()
+        """Wait until the server has what was subscribed to and sent: a word to ourselves comes back after it. Not for long."""
+        word = secrets.token_hex(8)
+        self._answers[word] = back = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError, NoAnswer):
+            async with asyncio.timeout(FLUSH_LIMIT):
+                await self._send(f"{self._inbox}.{word}", b"", "")
+                await back
+        del self._answers[word]
 
     async def close(self) -> None:
         for subscriber in list(self._subscribers):
@@ -181,10 +186,10 @@ class NatsBus:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        link, self._link = self._link, None
-        if link is not None:
-            await link.flush()
-            await link.close()
+        if self._link is not None:
+            await self.flush()
+            await self._link.close()
+            self._link = None
 
     async def detach(self, subscriber: _Subscriber) -> None:
         """A subscription ends: nothing more of it is taken from the server."""
