@@ -25,11 +25,13 @@ Requested = list[RequestedNic] | Literal["auto", "none"]
 
 @dataclass(frozen=True)
 class CheckedNics:
-    """A request found good, `auto` resolved. `host`: the only host that has these networks (None: any host)."""
+    """A request found good, `auto` resolved. `host`: the only host that has these networks (None: any host). `network_types`: what a
+    host must offer, since others have ports in these networks already."""
 
     nics: list[RequestedNic]
     host: str | None = None
     physical_networks: frozenset[str] = frozenset()
+    network_types: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class NetworkClient(Protocol):
         ...
 
     async def constraint(self, nics: Sequence[RequestedNic]) -> CheckedNics:
-        """The same nics with `host` and `physical_networks` as they are now (the scheduler's question)."""
+        """The same nics with `host`, `physical_networks` and `network_types` as they are now (the scheduler's question)."""
         ...
 
     async def allocate(
@@ -80,7 +82,7 @@ class NetworkClient(Protocol):
         """Make the missing ports of a server, bind all of them to the host, in the order of `nics`, in one transaction.
 
         Idempotent by `key`: the same key again changes nothing; a new key binds anew (each port's generation grows). Raises
-        what `check` raises, and Conflict with kind `HostTaken` where a `local` network lives on another host.
+        what `check` raises, and Conflict with kind `HostTaken` where the host cannot have a network that lives on others.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Binding ports to hosts, and the one host that a `local` network lives on."""
+"""Binding ports to hosts, and which hosts a network is on: one of a `local` network, `members` of a tunnel network."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Any
 from sqlalchemy import bindparam, case, null, or_, select, update
 
 from pileus.errors import Conflict
-from pileus.network import outbox, readiness
+from pileus.network import agents, members, outbox, readiness
 from pileus.network.config import Config
 from pileus.network.readiness import Event, State
-from pileus.network.tables import agents, networks
+from pileus.network.segments import TUNNELS
+from pileus.network.tables import agents as agents_table
+from pileus.network.tables import networks
 from pileus.store import Tx
-from pileus.store.sql import Row, rows
+from pileus.store.sql import Row
 
 _OCCUPY = (
     update(networks)
     .where(networks.c.id == bindparam("network"), or_(networks.c.host.is_(None), networks.c.host == bindparam("on")))
     .values(host=bindparam("on"), bound=networks.c.bound + 1)
 )
-"""Built once: it is on the path of every boot."""
+"""Built once: it is on the path of every boot. So is the one below."""
+
+_SAID = select(agents_table.c.configurations).where(agents_table.c.host == bindparam("on")).limit(1)
 
 
 def state(port: Row) -> State:
@@ -44,37 +48,58 @@ def move(tx: Tx, config: Config, port: Row, network: Row, host: str) -> None:
     if port["host"] == host:
         return
     if port["host"]:
-        vacate(tx, network)
+        vacate(tx, network, port["host"])
     if host:
         occupy(tx, network, host)
 
 
 def occupy(tx: Tx, network: Row, host: str) -> None:
     """One more port of the network is bound on the host. Raises Conflict where the network cannot be there."""
-    if network["type"] == "local":
+    if network["type"] in TUNNELS:
+        members.enter(tx, network["id"], host, _said(tx, host).get("tunneling_ip"))
+    elif network["type"] == "local":
         if tx.execute(_OCCUPY, {"network": network["id"], "on": host}).rowcount != 1:
             raise Conflict(
                 f"Network {network['id']} is of type local and lives on another host than {host}: "
-                "use the host that it lives on, or a vlan network",
+                "use the host that it lives on, or a network of another type",
                 kind="HostTaken",
             )
-    elif network["physical_network"] not in _physical_networks(tx, host, network["physical_network"]):
+    elif network["physical_network"] not in _said(tx, host).get("physical_networks", [network["physical_network"]]):
         raise Conflict(f"Host {host} is not connected to the physical network {network['physical_network']}", kind="HostTaken")
 
 
-def vacate(tx: Tx, network: Row, ports: int = 1) -> None:
-    """So many ports fewer are bound; a `local` network without any lives nowhere."""
-    if network["type"] == "local" and ports:
-        left = networks.c.bound - ports
+def vacate(tx: Tx, network: Row, host: str) -> None:
+    """One port fewer is bound there; a `local` network without any lives nowhere."""
+    if network["type"] in TUNNELS:
+        members.leave(tx, network["id"], host)
+    elif network["type"] == "local":
+        left = networks.c.bound - 1
         fewer = update(networks).where(networks.c.id == network["id"])
         tx.execute(fewer.values(bound=left, host=case((left <= 0, null()), else_=networks.c.host)))
 
 
-def _physical_networks(tx: Tx, host: str, unknown: str) -> list[str]:
-    """What the host's agent said it is connected to. A host that was never heard of gets the benefit of the doubt."""
-    said = rows(tx, select(agents.c.configurations).where(agents.c.host == host).limit(1))
-    known: list[str] = said[0]["configurations"]["physical_networks"] if said else [unknown]
-    return known
+def check_agent(tx: Tx, config: Config, host: str) -> None:
+    """Raises Conflict where the host's network agent is dead: nobody would wire a port there."""
+    if agents.is_dead(tx, host, config.settings.network.agent_down_time):
+        raise Conflict(f"The network agent of host {host} is dead: use another host, or start it", kind="HostTaken")
+
+
+def ties(tx: Tx, network: Row) -> tuple[str, str]:
+    """What the network's ports that are bound already ask of the host of the next one: to be that host; to offer the network's type.
+    Each is empty where it does not matter."""
+    if network["type"] not in TUNNELS:
+        return network["host"] or "", ""
+    there = members.anywhere(tx, network["id"])
+    if there is None:
+        return "", ""
+    host, reaches_others = there
+    return ("", network["type"]) if reaches_others else (host, "")
+
+
+def _said(tx: Tx, host: str) -> dict[str, Any]:
+    """What the host's agent said of itself. A host that was never heard of gets the benefit of the doubt."""
+    found = tx.execute(_SAID, {"on": host}).first()
+    return {} if found is None else dict(found[0])
 
 
 def _columns(after: State, admin_up: bool) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.exc import IntegrityError
 
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
-from pileus.network import quotas, segments, subnets, visible
+from pileus.network import members, quotas, segments, subnets, visible
 from pileus.network.config import Config
 from pileus.network.ports import DHCP
 from pileus.network.tables import networks
@@ -27,7 +26,7 @@ WIRED_BY = frozenset({"admin_state_up", "mtu"})
 
 @dataclass
 class NewNetwork:
-    """What is None is chosen from the settings. `mtu` 0 too."""
+    """What is None is chosen from the settings. `mtu` 0: as large as it can be."""
 
     project_id: str
     name: str = ""
@@ -42,11 +41,9 @@ class NewNetwork:
 
 
 def create(tx: Tx, config: Config, new: NewNetwork) -> Row:
-    """Raises BadRequest, Conflict (VlanIdInUse, NoNetworkAvailable), QuotaExceeded."""
-    _check_mtu(new.mtu)
-    quotas.use(tx, config, new.project_id, "network")
+    """Raises BadRequest, Conflict (VlanIdInUse, TunnelIdInUse, NoNetworkAvailable), QuotaExceeded."""
     network_id = str(uuid.uuid4())
-    kind, physical, vlan = segments.allocate(tx, config, network_id, new.type, new.physical_network, new.segmentation_id)
+    kind, physical, number = segments.allocate(tx, config, network_id, new.type, new.physical_network, new.segmentation_id)
     now = time.time()
     network: Row = {
         "id": network_id,
@@ -56,10 +53,11 @@ def create(tx: Tx, config: Config, new: NewNetwork) -> Row:
         "admin_state_up": new.admin_state_up,
         "shared": new.shared,
         "port_security": new.port_security,
-        "mtu": new.mtu or config.settings.network.mtu,
+        "mtu": _mtu(config, kind, new.mtu),
         "type": kind,
         "physical_network": physical,
-        "segmentation_id": vlan,
+        "segmentation_id": number,
+        "members_version": 0,
         "host": None,
         "bound": 0,
         "created_at": now,
@@ -67,6 +65,7 @@ def create(tx: Tx, config: Config, new: NewNetwork) -> Row:
         "revision": 1,
     }
     tx.execute(networks.insert().values(**network))
+    quotas.use(tx, config, new.project_id, "network")
     return network
 
 
@@ -76,8 +75,7 @@ def change(tx: Tx, config: Config, context: Context, network_id: str, changes: M
     network = _own(tx, context, network_id)
     changes = dict(changes)
     if "mtu" in changes:
-        _check_mtu(changes["mtu"])
-        changes["mtu"] = changes["mtu"] or config.settings.network.mtu
+        changes["mtu"] = _mtu(config, network["type"], changes["mtu"])
         if changes["mtu"] < subnets.IPV6_MTU and any(s["ip_version"] == 6 for s in visible.subnets_of(tx, [network_id])[network_id]):
             raise Conflict(
                 f"The network has an IPv6 subnet: its MTU can be no less than {subnets.IPV6_MTU}.", kind="NetworkMTUSubnetConflict"
@@ -97,17 +95,17 @@ def change(tx: Tx, config: Config, context: Context, network_id: str, changes: M
 def delete_one(tx: Tx, config: Config, context: Context, network_id: str) -> None:
     """Delete a network with its subnets. Raises NotFound, Forbidden, Conflict (NetworkInUse)."""
     network = _own(tx, context, network_id)
+    visible.lock_network(tx, network_id)
+    tally = quotas.Tally()
     if first(tx, select(ports_table.c.id).where(ports_table.c.network_id == network_id, ports_table.c.device_owner != DHCP).limit(1)):
         raise _in_use(network_id)
     for subnet in visible.subnets_of(tx, [network_id])[network_id]:
-        subnets.remove(tx, config, network, subnet)
+        subnets.remove(tx, config, network, subnet, tally)
     segments.release(tx, network_id)
-    try:
-        gone = tx.execute(delete(networks).where(networks.c.id == network_id)).rowcount == 1
-    except IntegrityError:  # a port was made there just now
-        raise _in_use(network_id) from None
-    if gone:
-        quotas.give_back(tx, network["project_id"], "network")
+    members.forget(tx, network_id)
+    tx.execute(delete(networks).where(networks.c.id == network_id))
+    tally[network["project_id"], "network"] -= 1
+    quotas.settle(tx, config, tally)
 
 
 def _own(tx: Tx, context: Context, network_id: str) -> Row:
@@ -126,9 +124,18 @@ def _used_by_others(tx: Tx, network: Row) -> bool:
     return first(tx, others.limit(1)) is not None
 
 
-def _check_mtu(mtu: int) -> None:
-    if mtu and not LEAST_MTU <= mtu <= MOST_MTU:
+def _mtu(config: Config, kind: str, wanted: int) -> int:
+    """Of a network of this type; 0: as large as it can be. Raises BadRequest."""
+    largest = segments.largest_mtu(config, kind)
+    mtu = wanted or largest or config.settings.network.mtu
+    if not LEAST_MTU <= mtu <= MOST_MTU:
         raise BadRequest(f"Invalid input for operation: mtu {mtu} is not within {LEAST_MTU} and {MOST_MTU}.", kind="InvalidInput")
+    if largest is not None and mtu > largest:
+        raise BadRequest(
+            f"Invalid input for operation: Requested MTU is too big, maximum is {largest} (network.mtu less the headers of {kind}).",
+            kind="InvalidInput",
+        )
+    return mtu
 
 
 def _in_use(network_id: str) -> Conflict:

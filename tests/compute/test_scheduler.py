@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pileus.compute import hosts
+from pileus.compute import beats
 from pileus.compute.scheduler import HostPicture, NoValidHost, Request, Scheduler, objection, room
 from pileus.messages import HostFacts
 from pileus.placement.service import Placement
@@ -24,7 +24,8 @@ def facts(name: str, *, vcpus: int = 4, memory_mb: int = 1024, zone: str = "nova
 async def scheduler(store: SqliteStore, *found: HostFacts) -> Scheduler:
     placement = Placement(store)
     for each in found:
-        row, _ = await store.write(hosts.beat, each)
+        heard = await store.write(beats.hear, [each], [])
+        [(row, _)] = heard.offers
         await placement.set_provider(row["id"], each.host, hosts.inventories(each, SETTINGS))
     return Scheduler(store, placement, SETTINGS, random.Random(1))
 
@@ -84,6 +85,7 @@ def picture(**changes: object) -> HostPicture:
         "enabled": True,
         "up": True,
         "physical_networks": frozenset({"phys"}),
+        "network_types": frozenset({"geneve"}),
         "capacity": {"VCPU": 4},
         "used": {"VCPU": 2},
     }
@@ -102,6 +104,8 @@ def picture(**changes: object) -> HostPicture:
         (picture(), Request({"VCPU": 1}, host="other"), "other than the one needed"),
         (picture(), Request({"VCPU": 1}, tried={"h"}), "tried before"),
         (picture(), Request({"VCPU": 1}, physical_networks=frozenset({"x"})), "without the physical network"),
+        (picture(), Request({"VCPU": 1}, network_types=frozenset({"geneve"})), None),
+        (picture(), Request({"VCPU": 1}, network_types=frozenset({"vxlan"})), "without tunnels (vxlan)"),
     ],
 )
 def test_objections(host: HostPicture, request_: Request, why: str | None) -> None:

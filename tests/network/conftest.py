@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection
 
 from pileus.bus.inprocess import InProcessBus
 from pileus.context import Context
@@ -19,8 +20,8 @@ from pileus.network.config import Config, read
 from pileus.network.service import Network
 from pileus.settings import Network as NetworkSettings
 from pileus.settings import Settings
-from pileus.store.schema import json_dumps, json_loads, metadata
-from pileus.store.sqlite import SqliteStore
+from tests.engines.postgresql import PostgresServer
+from tests.engines.stores import ENGINES, AnyStore, connected, opened, run_in_greenlet
 
 ADMIN = Context("u-admin", project_id="p-admin", roles=frozenset({"admin", "member", "reader"}))
 ALICE = Context("u-alice", project_id="p-alice", roles=frozenset({"member", "reader"}))
@@ -35,20 +36,21 @@ def config() -> Config:
     return read(SETTINGS, notify=True)
 
 
-@pytest.fixture
-def tx() -> Iterator[Connection]:
-    with memory() as connection:
+@pytest.fixture(params=ENGINES)
+def tx(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    with connected(request, request.param) as connection:
         yield connection
 
 
-def memory() -> Connection:
-    """A connection to an empty database of its own, in memory."""
-    engine = create_engine("sqlite://", json_serializer=json_dumps, json_deserializer=json_loads)
-    event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA foreign_keys = ON"))
-    connection = engine.connect()
-    metadata.create_all(connection)
-    connection.execute(text("SELECT 1"))
-    return connection
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    return run_in_greenlet(pyfuncitem)
+
+
+@pytest.fixture(params=ENGINES)
+async def store(request: pytest.FixtureRequest, postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[AnyStore]:
+    async with opened(request, request.param, tmp_path) as found:
+        yield found
 
 
 CALLERS = {"admin": ADMIN, "alice": ALICE, "bob": BOB, "eve": EVE}
@@ -67,7 +69,7 @@ def bus() -> InProcessBus:
 
 
 @pytest.fixture
-async def network(store: SqliteStore, bus: InProcessBus) -> AsyncIterator[Network]:
+async def network(store: AnyStore, bus: InProcessBus) -> AsyncIterator[Network]:
     service = Network(store, bus, SETTINGS, notify=False)
     yield service
     await bus.close()

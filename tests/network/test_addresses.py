@@ -16,7 +16,8 @@ from pileus.network import addresses, networks, ports, subnets
 from pileus.network.config import Config, read
 from pileus.network.tables import allocations, free
 from pileus.store.sql import Row, rows
-from tests.network.conftest import ADMIN, SETTINGS, memory
+from tests.engines.stores import memory
+from tests.network.conftest import ADMIN, SETTINGS
 
 CONFIG = read(SETTINGS, notify=False)
 

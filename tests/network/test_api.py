@@ -9,7 +9,7 @@ import pytest
 
 from pileus.bus.inprocess import InProcessBus
 from pileus.clients.network import RequestedNic
-from pileus.messages import HostFacts, PortsChanged, ports_subject
+from pileus.messages import AgentFacts, PortsChanged, ports_subject
 from pileus.network import agents
 from pileus.network.api import extensions
 from pileus.network.service import Network
@@ -54,9 +54,10 @@ async def test_a_networks_life(client: Client) -> None:
     path = f"{NETS}/{made['id']}"
     assert (await alice.get(path))["network"] == made
     shown = (await client.get(path))["network"]
-    assert (shown["provider:network_type"], shown["provider:physical_network"], shown["provider:segmentation_id"]) == ("local", None, None)
+    assert (shown["provider:network_type"], shown["provider:physical_network"]) == ("geneve", None)
+    assert 1 <= shown["provider:segmentation_id"] < 1 << 24
     changed = (await alice.put(path, {"network": {"name": "blue", "admin_state_up": "False", "mtu": 0}}))["network"]
-    assert (changed["name"], changed["admin_state_up"], changed["mtu"], changed["revision_number"]) == ("blue", False, 1500, 2)
+    assert (changed["name"], changed["admin_state_up"], changed["mtu"], changed["revision_number"]) == ("blue", False, 1442, 2)
     await alice.delete(path)
     assert await alice.refused("GET", path, status=404, kind="NetworkNotFound")
 
@@ -237,7 +238,11 @@ async def test_bodies_that_are_refused(client: Client) -> None:
     await net(400, "InvalidInput", mtu=10)
     await net(400, "InvalidInput", **{"router:external": True})
     for more in (
-        {"provider:network_type": "vxlan"},
+        {"provider:network_type": "gre"},
+        {"provider:network_type": "vxlan", "provider:physical_network": "physnet1"},
+        {"provider:network_type": "geneve", "provider:segmentation_id": 1 << 24},
+        {"provider:network_type": "geneve", "mtu": 1443},
+        {"provider:network_type": "vxlan", "mtu": 1451},
         {"provider:segmentation_id": 5},
         {"provider:network_type": "local", "provider:segmentation_id": 5},
         {"provider:network_type": "vlan", "provider:physical_network": "nowhere"},
@@ -439,10 +444,10 @@ async def test_filters_fields_and_sorting(client: Client) -> None:
     assert await names(shared="True") == ["a"]
     assert await names(description="") == ["b"]
     assert await names(**{"router:external": "True"}) == []
-    assert await names(**{"router:external": "false"}, status="ACTIVE", mtu="1500") == ["a", "b", "c"]
+    assert await names(**{"router:external": "false"}, status="ACTIVE", mtu="1442") == ["a", "b", "c"]
     assert await names(**{"provider:network_type": "vlan"}) == []
     found = await client.get(NETS, sort_key="name", sort_dir="desc", fields=["name", "mtu"])
-    assert found == {"networks": [{"name": name, "mtu": 1500} for name in "cba"]}
+    assert found == {"networks": [{"name": name, "mtu": 1442} for name in "cba"]}
     for query in ({"color": "red"}, {"shared": "maybe"}, {"mtu": "x"}):
         await client.refused("GET", NETS, status=400, kind="HTTPBadRequest", **query)
     await client.get(NETS, sort_key="nothing", expect=400)
@@ -525,9 +530,9 @@ async def test_quotas(client: Client) -> None:
 
 
 async def test_agents(client: Client, network: Network) -> None:
-    facts = HostFacts("h1", "QEMU", 7002000, 2, 2048, 20, {}, "tcg", "", "127.0.0.1", physical_networks=["physnet1"], started_at=1.0)
-    await network.store.write(agents.heard, facts)
-    await network.store.write(agents.heard, facts)
+    facts = AgentFacts("h1", physical_networks=["physnet1"], started_at=1.0)
+    await network.store.write(agents.hear, [facts], [])
+    await network.store.write(agents.hear, [facts], [])
     found = (await client.get("/v2.0/agents"))["agents"]
     assert sorted(agent["agent_type"] for agent in found) == ["DHCP agent", "Open vSwitch agent"]
     assert all(agent["alive"] and agent["host"] == "h1" for agent in found)
@@ -540,8 +545,8 @@ async def test_agents(client: Client, network: Network) -> None:
 
 
 async def test_a_silent_agent_is_not_alive(client: Client, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = HostFacts("h1", "QEMU", 7002000, 2, 2048, 20, {}, "tcg", "", "127.0.0.1")
-    await network.store.write(agents.heard, facts)
+    facts = AgentFacts("h1")
+    await network.store.write(agents.hear, [facts], [])
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 76)  # agent_down_time is 75
     assert not any(agent["alive"] for agent in (await client.get("/v2.0/agents"))["agents"])
@@ -561,7 +566,7 @@ async def test_extensions_are_what_is_offered(client: Client) -> None:
 
 
 async def test_an_admin_binds_a_port(client: Client) -> None:
-    network, _ = await client.network()
+    network, _ = await client.network(**{"provider:network_type": "local"})
     port = await client.port(network, **{"binding:host_id": "h1", "binding:profile": {"a": 1}, "device_owner": "compute:nova"})
     assert (port["binding:vif_type"], port["binding:host_id"], port["binding:profile"]) == ("ovs", "h1", {"a": 1})
     path = f"{PORTS}/{port['id']}"

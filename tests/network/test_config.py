@@ -41,7 +41,7 @@ def test_vlan_by_default_needs_a_range(tx: Connection) -> None:
 def test_mtu_mac_prefix_and_most_fixed_ips(tx: Connection) -> None:
     ours = config(mtu=1400, mac_prefix="02:aa:bb", max_fixed_ips=1)
     network = make_network(tx, ours)
-    assert network["mtu"] == 1400
+    assert network["mtu"] == 1400 - 58
     assert ports.create(tx, ours, ports.NewPort("p"), network, [])["mac"].startswith("02:aa:bb:")
     with pytest.raises(BadRequest, match="maximum amount of fixed ips per port: 1"):
         ports.create(tx, ours, ports.NewPort("p", fixed_ips=[WantedIP("a"), WantedIP("b")]), network, [])

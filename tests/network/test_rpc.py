@@ -37,7 +37,7 @@ from pileus.network.service import Network
 from pileus.settings import Network as NetworkSettings
 from pileus.settings import Settings
 from pileus.store.sql import Row, rows
-from pileus.store.sqlite import SqliteStore
+from tests.engines.stores import AnyStore
 from tests.network.conftest import ALICE, Client, authenticate
 from tests.network.test_servers import make_network
 
@@ -70,7 +70,7 @@ class FakeCompute:
 class Cloud:
     """A network service with a compute that listens, one network, and an agent's voice."""
 
-    def __init__(self, store: SqliteStore, bus: InProcessBus, compute: FakeCompute, **more: Any) -> None:
+    def __init__(self, store: AnyStore, bus: InProcessBus, compute: FakeCompute, **more: Any) -> None:
         self.store = store
         self.bus = bus
         self.compute = compute
@@ -103,7 +103,7 @@ def compute() -> FakeCompute:
 
 
 @pytest.fixture
-async def cloud(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> AsyncIterator[Cloud]:
+async def cloud(store: AnyStore, bus: InProcessBus, compute: FakeCompute) -> AsyncIterator[Cloud]:
     made = Cloud(store, bus, compute)
     await made.service.start()
     yield made
@@ -196,7 +196,7 @@ async def test_nothing_is_lost_when_compute_does_not_answer(cloud: Cloud, comput
     assert compute.tries == 4
 
 
-async def test_an_event_outlives_the_service(store: SqliteStore, compute: FakeCompute) -> None:
+async def test_an_event_outlives_the_service(store: AnyStore, compute: FakeCompute) -> None:
     bus = InProcessBus()
     cloud = Cloud(store, bus, compute)
     compute.failures = 1000
@@ -253,7 +253,7 @@ async def test_a_server_that_never_comes_is_given_up(cloud: Cloud, compute: Fake
     assert len(compute.batches) == 20
 
 
-async def test_events_are_gathered_after_the_first(store: SqliteStore, compute: FakeCompute) -> None:
+async def test_events_are_gathered_after_the_first(store: AnyStore, compute: FakeCompute) -> None:
     bus = InProcessBus()
     settings = Settings(network=NetworkSettings(send_events_interval=0.3))
     cloud = Cloud(store, bus, compute)
@@ -271,7 +271,7 @@ async def test_events_are_gathered_after_the_first(store: SqliteStore, compute: 
     await bus.close()
 
 
-async def test_a_slow_compute_is_cut_off(store: SqliteStore) -> None:
+async def test_a_slow_compute_is_cut_off(store: AnyStore) -> None:
     class Slow(FakeCompute):
         async def send(self, events: Sequence[ExternalEvent]) -> list[Delivery]:
             if self.tries == 0:
@@ -289,7 +289,7 @@ async def test_a_slow_compute_is_cut_off(store: SqliteStore) -> None:
     await bus.close()
 
 
-async def test_lost_doubled_and_late_messages_end_the_same(store: SqliteStore, compute: FakeCompute) -> None:
+async def test_lost_doubled_and_late_messages_end_the_same(store: AnyStore, compute: FakeCompute) -> None:
     """Ten ports, each reported until taken, over a bus that loses a third and doubles a third, to a compute that often fails."""
     chance = random.Random(7)
     bus = InProcessBus(fate=lambda subject, payload: chance.choice([(), (0.0,), (0.0, 0.01), (0.02,)]))
@@ -350,7 +350,7 @@ async def test_a_port_that_another_compute_uses(cloud: Cloud, compute: FakeCompu
     ]
 
 
-async def test_with_the_local_signal_nothing_is_noted(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> None:
+async def test_with_the_local_signal_nothing_is_noted(store: AnyStore, bus: InProcessBus, compute: FakeCompute) -> None:
     cloud = Cloud(store, bus, compute)
     cloud.service = Network(store, bus, Settings(), notify=False)
     await cloud.service.start()
@@ -362,7 +362,7 @@ async def test_with_the_local_signal_nothing_is_noted(store: SqliteStore, bus: I
     await bus.close()
 
 
-async def test_notifying_needs_somebody_to_notify(store: SqliteStore, bus: InProcessBus) -> None:
+async def test_notifying_needs_somebody_to_notify(store: AnyStore, bus: InProcessBus) -> None:
     with pytest.raises(RuntimeError):
         await Network(store, bus, Settings(), notify=True).start()
 
@@ -390,7 +390,7 @@ async def noted(cloud: Cloud, count: int) -> list[PortWiring]:
     return ports
 
 
-async def test_what_one_notifier_has_taken_the_others_leave_until_its_lease_is_over(store: SqliteStore, bus: InProcessBus) -> None:
+async def test_what_one_notifier_has_taken_the_others_leave_until_its_lease_is_over(store: AnyStore, bus: InProcessBus) -> None:
     cloud = Cloud(store, bus, FakeCompute())
     await noted(cloud, 5)
     now = time.time()
@@ -407,7 +407,7 @@ async def test_what_one_notifier_has_taken_the_others_leave_until_its_lease_is_o
     assert await cloud.rows(tables.outbox) == []
 
 
-async def test_a_later_event_waits_until_the_earlier_one_was_sent(store: SqliteStore, bus: InProcessBus) -> None:
+async def test_a_later_event_waits_until_the_earlier_one_was_sent(store: AnyStore, bus: InProcessBus) -> None:
     cloud = Cloud(store, bus, FakeCompute())
     (port,) = await noted(cloud, 1)
     now = time.time()
@@ -419,7 +419,7 @@ async def test_a_later_event_waits_until_the_earlier_one_was_sent(store: SqliteS
     assert [(row["name"], row["attempts"]) for row in later] == [("network-vif-failed", 0)]
 
 
-async def test_two_notifiers_send_each_event_once(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> None:
+async def test_two_notifiers_send_each_event_once(store: AnyStore, bus: InProcessBus, compute: FakeCompute) -> None:
     clouds = [Cloud(store, bus, compute), Cloud(store, bus, compute)]
     for cloud in clouds:
         await cloud.service.start()
@@ -438,7 +438,7 @@ async def test_two_notifiers_send_each_event_once(store: SqliteStore, bus: InPro
         await cloud.service.close()
 
 
-async def test_who_has_no_notifier_wakes_one_elsewhere(store: SqliteStore, bus: InProcessBus, compute: FakeCompute) -> None:
+async def test_who_has_no_notifier_wakes_one_elsewhere(store: AnyStore, bus: InProcessBus, compute: FakeCompute) -> None:
     cloud, api = Cloud(store, bus, compute), Network(store, bus, Settings(), notify=True)
     await cloud.service.start()
     await drained(cloud)

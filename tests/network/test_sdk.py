@@ -13,7 +13,7 @@ from openstack.exceptions import BadRequestException, ConflictException, NotFoun
 
 from pileus.http.face import Limits
 from pileus.http.mount import mount
-from pileus.messages import HostFacts
+from pileus.messages import AgentFacts
 from pileus.network import agents
 from pileus.network.api.face import face
 from pileus.network.service import Network
@@ -31,7 +31,7 @@ def use(url: str) -> None:
     """Everything an SDK user does, in order."""
     sdk = Connection(session=Session(auth=Token(url, "admin")))
     network = sdk.network.create_network(name="red", mtu=1400)
-    assert (network.name, network.status, network.is_router_external, network.provider_network_type) == ("red", "ACTIVE", False, "local")
+    assert (network.name, network.status, network.is_router_external, network.provider_network_type) == ("red", "ACTIVE", False, "geneve")
     subnet = sdk.network.create_subnet(network_id=network.id, cidr="10.0.0.0/24", ip_version=4, dns_nameservers=["9.9.9.9"], name="s")
     assert subnet.allocation_pools == [{"start": "10.0.0.2", "end": "10.0.0.254"}]
     subnet = sdk.network.update_subnet(subnet, host_routes=[{"destination": "10.9.0.0/16", "nexthop": "10.0.0.9"}])
@@ -72,6 +72,5 @@ def use(url: str) -> None:
 
 
 async def test_openstacksdk(url: str, network: Network) -> None:
-    facts = HostFacts("h1", "QEMU", 7002000, 2, 2048, 20, {}, "tcg", "", "127.0.0.1")
-    await network.store.write(agents.heard, facts)
+    await network.store.write(agents.hear, [AgentFacts("h1")], [])
     await asyncio.to_thread(use, url)

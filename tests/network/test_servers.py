@@ -18,7 +18,7 @@ from pileus.network.client import InProcessNetwork
 from pileus.network.config import Config
 from pileus.network.fixed_ips import WantedIP
 from pileus.store.sql import Row, first, rows
-from pileus.store.sqlite import SqliteStore
+from tests.engines.stores import AnyStore
 from tests.network.conftest import ADMIN, ALICE, BOB
 
 Boot = servers.Boot
@@ -63,7 +63,7 @@ def test_allocate_makes_and_binds_ports_in_the_order_asked_for(tx: Connection, c
 
 
 def test_the_same_key_changes_nothing_and_a_new_one_binds_anew(tx: Connection, config: Config) -> None:
-    network = make_network(tx, config)
+    network = make_network(tx, config, type="local")
     one = servers.allocate(tx, config, ALICE, boot(), [nic(network)])
     assert servers.allocate(tx, config, ALICE, boot(), [nic(network)]) == one
     other = servers.allocate(tx, config, ALICE, boot(host="h2", key="k2"), [nic(network)])
@@ -74,7 +74,7 @@ def test_the_same_key_changes_nothing_and_a_new_one_binds_anew(tx: Connection, c
 
 
 def test_a_local_network_lives_on_one_host_until_its_last_port_is_gone(tx: Connection, config: Config) -> None:
-    network = make_network(tx, config)
+    network = make_network(tx, config, type="local")
     nics = [nic(network)]
     assert servers.constraint(tx, nics).host is None
     servers.allocate(tx, config, ALICE, boot("s1"), nics)
@@ -212,9 +212,9 @@ def test_allocating_for_one_nic_takes_at_most_ten_statements(tx: Connection, con
     assert len(statements) <= 10
 
 
-async def test_the_client_runs_each_call_as_one_transaction(store: SqliteStore, config: Config) -> None:
+async def test_the_client_runs_each_call_as_one_transaction(store: AnyStore, config: Config) -> None:
     client = InProcessNetwork(store, config)
-    network = await store.write(lambda tx: make_network(tx, config))
+    network = await store.write(lambda tx: make_network(tx, config, type="local"))
     asked = (await client.check(ALICE, [nic(network)], count=1)).nics
     times = []
     for i in range(50):

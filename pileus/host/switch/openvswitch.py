@@ -52,6 +52,7 @@ class OpenVSwitch:
     on_reset: Callable[[], None] | None = None
 
     def __init__(self, folder: Path, settings: settings.Host) -> None:
+        self.tunnel_address = ""
         self._folder = folder
         self._own = not settings.switch_db
         self._switch_db = settings.switch_db
@@ -213,6 +214,9 @@ class OpenVSwitch:
         if plugged is None or plugged.ofport <= 0:
             raise SwitchError(f"port {port.port_id} is not plugged here")
         await self._pipeline.wire(port, plugged.ofport, plugged.tag, self._uplink(port))
+
+    async def members(self, network_id: str, addresses: Collection[str]) -> None:
+        """Without tunnels there is nothing to send to."""
 
     async def unplug(self, port_ids: Sequence[str]) -> None:
         names = [tap_name(port_id) for port_id in port_ids]

@@ -1,0 +1,142 @@
+"""Which hosts have ports in a tunnel network: counted by host, told by version.
+
+A row stands for a host that ports of the network are bound on, from its first port until the sweep finds that its last one is gone. So
+a boot costs one statement here, and a host whose last port makes room for another one never left. What the others do not know
+of yet (`announced` is false, or no port is left) an index finds: whoever sweeps tells them, and gives the network a new version.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BindParameter, bindparam, delete, or_, select, update
+
+from pileus.errors import Conflict
+from pileus.messages import Members, MembersChange, MembersRequest, NetworkMembers
+from pileus.network.tables import MEMBERS_NEWS, members, networks
+from pileus.store import Tx
+from pileus.store.sql import insert_new, rows
+
+BATCH = 500
+"""Rows of one sweep."""
+
+_HERE = (members.c.network_id == bindparam("network"), members.c.host == bindparam("on"))
+_IDS: BindParameter[str] = bindparam("ids", expanding=True)
+
+# Built once: they are on the path of every boot, and of every host's questions.
+_ONE_MORE = update(members).where(*_HERE, members.c.ports > 0).values(ports=members.c.ports + 1)
+_FIRST_AGAIN = update(members).where(*_HERE).values(ports=members.c.ports + 1)
+_FEWER = update(members).where(*_HERE).values(ports=members.c.ports - bindparam("gone"))
+_ANY = select(members.c.host, members.c.address).where(members.c.network_id == bindparam("network"), members.c.ports > 0).limit(1)
+_ANY_OTHER = _ANY.where(members.c.host != bindparam("on"))
+_LOCK = select(networks.c.id).where(networks.c.id == bindparam("network"))
+_NEWS = select(members.c.network_id, members.c.host, members.c.address, members.c.ports).where(MEMBERS_NEWS).limit(BATCH)
+_VERSIONS = select(networks.c.id, networks.c.members_version).where(networks.c.id.in_(_IDS))
+_MEMBERS = select(members.c.network_id, members.c.host, members.c.address).where(members.c.network_id.in_(_IDS))
+_TAKE_LEFT = delete(members).where(*_HERE, members.c.ports <= 0)
+_TAKE_JOINED = update(members).where(*_HERE, members.c.announced.is_(False)).values(announced=True)
+_NEXT_VERSION = (
+    update(networks)
+    .where(networks.c.id.in_(_IDS))
+    .values(members_version=networks.c.members_version + 1)
+    .returning(networks.c.id, networks.c.members_version)
+)
+_STALE = (members.c.host == bindparam("on"), or_(members.c.address.is_(None), members.c.address != bindparam("now_at")))
+_ELSEWHERE = select(members.c.network_id).where(*_STALE).limit(1)
+_MOVED = update(members).where(*_STALE).values(address=bindparam("now_at"), announced=False).returning(members.c.network_id)
+
+
+def enter(tx: Tx, network_id: str, host: str, address: str | None) -> None:
+    """One more port of the network is bound on the host, whose tunnels end at `address` (empty: it has none; None: not known).
+    Raises Conflict where host and network cannot be joined."""
+    here = {"network": network_id, "on": host}
+    if tx.execute(_ONE_MORE, here).rowcount == 1:
+        return
+    _check_reach(tx, network_id, host, address)
+    new = {"network_id": network_id, "host": host, "ports": 1, "address": address, "announced": False}
+    if not insert_new(tx, members, new):
+        tx.execute(_FIRST_AGAIN, here)
+
+
+def leave(tx: Tx, network_id: str, host: str, ports: int = 1) -> None:
+    """So many ports fewer are bound there. Whether it was the last one, the sweep finds out."""
+    tx.execute(_FEWER, {"network": network_id, "on": host, "gone": ports})
+
+
+def forget(tx: Tx, network_id: str) -> None:
+    """The network is deleted."""
+    tx.execute(delete(members).where(members.c.network_id == network_id))
+
+
+def anywhere(tx: Tx, network_id: str) -> tuple[str, bool] | None:
+    """A host that has ports in the network, and whether that one reaches others; None while there is no such host."""
+    found = tx.execute(_ANY, {"network": network_id}).first()
+    return None if found is None else (str(found[0]), found[1] != "")
+
+
+def news(tx: Tx) -> bool:
+    """Is there anything to sweep?"""
+    return tx.execute(_NEWS.limit(1)).first() is not None
+
+
+def sweep(tx: Tx) -> dict[str, list[MembersChange]] | None:
+    """Take what has changed, give those networks a new version: host → what it is to be told. None: nothing was there to take."""
+    joined: dict[str, list[tuple[str, str]]] = {}
+    left: dict[str, list[str]] = {}
+    for row in rows(tx, _NEWS.with_for_update(skip_locked=True)):
+        here = {"network": row["network_id"], "on": row["host"]}
+        if row["ports"] <= 0:
+            if tx.execute(_TAKE_LEFT, here).rowcount == 1:
+                left.setdefault(row["network_id"], []).append(row["address"] or "")
+        elif tx.execute(_TAKE_JOINED, here).rowcount == 1:
+            joined.setdefault(row["network_id"], []).append((row["host"], row["address"] or ""))
+    changed = sorted(joined.keys() | left.keys())
+    if not changed:
+        return None
+    told: dict[str, list[MembersChange]] = {}
+    versions = {row["id"]: row["members_version"] for row in rows(tx, _NEXT_VERSION, ids=changed)}
+    for row in rows(tx, _MEMBERS, ids=changed):
+        if row["address"] == "" or row["network_id"] not in versions:
+            continue  # nobody is told who has no tunnels
+        version = versions[row["network_id"]]
+        others = [address for host, address in joined.get(row["network_id"], ()) if address and host != row["host"]]
+        gone = [address for address in left.get(row["network_id"], ()) if address]
+        told.setdefault(row["host"], []).append(MembersChange(row["network_id"], version - 1, version, others, gone))
+    return told
+
+
+def asked(tx: Tx, question: MembersRequest) -> tuple[Members, bool]:
+    """The answer to a host: those networks that it has ports in and knows at another version; and whether another address than the
+    one it gives is written down of it (`moved`)."""
+    known = question.networks
+    versions = {row["id"]: row["members_version"] for row in rows(tx, _VERSIONS, ids=sorted(known))}
+    other = [network_id for network_id, version in versions.items() if version != known[network_id]]
+    by_network: dict[str, dict[str, str]] = {network_id: {} for network_id in other}
+    for row in rows(tx, _MEMBERS, ids=other) if other else ():
+        by_network[row["network_id"]][row["host"]] = row["address"] or ""
+    answer = [
+        NetworkMembers(network_id, versions[network_id], sorted(at for host, at in found.items() if at and host != question.host))
+        for network_id, found in by_network.items()
+        if question.host in found
+    ]
+    elsewhere = tx.execute(_ELSEWHERE, {"on": question.host, "now_at": question.address}).first() is not None
+    return Members(answer), elsewhere
+
+
+def moved(tx: Tx, host: str, address: str) -> None:
+    """The host's tunnels end at this address now. The version skips one, so that everybody asks anew and forgets the old one."""
+    changed = sorted({row["network_id"] for row in rows(tx, _MOVED, on=host, now_at=address)})
+    if changed:
+        tx.execute(_NEXT_VERSION, {"ids": changed})
+
+
+def _check_reach(tx: Tx, network_id: str, host: str, address: str | None) -> None:
+    """A host without tunnels has a network for itself alone. The lock: of two hosts that come at once one waits for the other."""
+    lock = _LOCK.with_for_update(key_share=True) if address == "" else _LOCK.with_for_update(read=True)
+    tx.execute(lock, {"network": network_id})
+    other = tx.execute(_ANY_OTHER, {"network": network_id, "on": host}).first()
+    if other is None or (address != "" and other[1] != ""):
+        return
+    alone = host if address == "" else str(other[0])
+    raise Conflict(
+        f"Network {network_id} has ports on host {other[0]} and cannot be on host {host} too: {alone} has no tunnels (host.tunnel_address)",
+        kind="HostTaken",
+    )
