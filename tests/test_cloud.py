@@ -49,7 +49,7 @@ async def _until(state: Path, question: Callable[[Client], Any], wanted: Any) ->
 def _back_in_time(state: Path) -> None:
     """As if all that is written down had been so for a long time."""
     with closing(sqlite3.connect(state / "pileus.db")) as database, database:
-        database.execute("UPDATE compute_hosts SET seen_at = seen_at - ?", (AWAY,))
+        database.execute("UPDATE compute_host_beats SET seen_at = seen_at - ?", (AWAY,))
         times = ", ".join(f"{column} = {column} - {AWAY}" for column in ("due_at", "deadline", "started_at"))
         database.execute(f"UPDATE compute_actions SET {times}")
 

@@ -22,11 +22,7 @@ _NAMED = host_beats.c.name.in_(bindparam("names", expanding=True))
 _KNOWN = select(host_beats).where(_NAMED)
 _FACTS = select(hosts).where(hosts.c.name.in_(bindparam("names", expanding=True)))
 _SEEN = update(host_beats).where(_NAMED).values(seen_at=bindparam("now"), down_at=0.0)
-_TOLD = (
-    update(host_beats)
-    .where(host_beats.c.name == bindparam("this"))
-    .values(started_at=bindparam("since"), guests=bindparam("holds"))
-)
+_TOLD = update(host_beats).where(host_beats.c.name == bindparam("this")).values(started_at=bindparam("since"), guests=bindparam("holds"))
 _MARK = update(host_beats).where(host_beats.c.name == bindparam("this")).values(mark=bindparam("of"))
 _HEARING = (
     update(host_beats)
@@ -59,7 +55,7 @@ class Heard:
 def hear(tx: Tx, facts: Sequence[HostFacts], beats: Sequence[HostBeat]) -> Heard:
     """Write a batch down: two statements for however many hosts whose facts are as before."""
     heard, now = Heard(), time.time()
-    news = [*beats, *facts]
+    news: list[HostBeat | HostFacts] = [*beats, *facts]
     if not news:
         return heard
     known = {row["name"]: row for row in rows(tx, _KNOWN, names=sorted({each.host for each in news}))}

@@ -13,7 +13,7 @@ from collections.abc import Collection
 import structlog
 
 from pileus.bus import Subscription
-from pileus.compute import actions, beats, hosts, reports
+from pileus.compute import actions, admission, beats, hosts, reports
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.service import Compute
 from pileus.gather import Gather
@@ -46,6 +46,8 @@ OFFERS = 8
 ECHO = 5.0
 LOOK = 5.0
 """Seconds between looks for hosts that fell silent, more or less; less where `service_down_time` is short."""
+UNBLOCKED = 64
+"""Creates that found no room and look again when a host comes back; those that find some let the next ones look."""
 QUEUE = "compute"
 
 News = HostFacts | HostBeat | Echo
@@ -112,6 +114,7 @@ class HostWatch:
             await compute.store.write(beats.offered, [each for _, each in heard.offers])
         if heard.offers or heard.back:
             self._scheduler.forget()
+            await compute.store.write(admission.unblock, most=UNBLOCKED, after=-1, limit=compute.settings.compute.queue_limit)
         if due:
             await compute.hint(due)
         self._heard |= {each.host for each in facts}

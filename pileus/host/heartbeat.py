@@ -38,7 +38,7 @@ class Heartbeat(Generic[Facts]):
     def __init__(self, bus: Bus, interval: float, facts: Callable[[], Facts]) -> None:
         self._bus = bus
         self._interval = interval
-        self._facts = facts
+        self._facts: Callable[[], Facts] = facts
         self._told = -1
         self._task: asyncio.Task[None] | None = None
 

@@ -51,7 +51,9 @@ async def up(cloud: Cloudlet, name: str) -> bool:
 
 
 def running(cloud: Cloudlet, server_id: str) -> list[str]:
-    return [name for name in cloud.names if server_id in cloud.guests[name].guests and cloud.guests[name].guests[server_id].power == "running"]
+    return [
+        name for name in cloud.names if server_id in cloud.guests[name].guests and cloud.guests[name].guests[server_id].power == "running"
+    ]
 
 
 def hang(cloud: Cloudlet, name: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pileus.compute import hosts
+from pileus.compute.actions import of_server
 from pileus.compute.api.versions import MICROVERSIONS
 from pileus.compute.service import Compute
 from pileus.http.microversions import show
@@ -468,3 +470,43 @@ async def hostname_with_dots(api: Api, compute: Compute, old: str, new: str) -> 
 @of("2.96")
 async def pinned_zone(api: Api, compute: Compute, old: str, new: str) -> None:
     await appears(api, compute, old, new, "pinned_availability_zone", None)
+
+
+async def evacuation(api: Api, compute: Compute, version: str, body: dict[str, Any]) -> str:
+    """What is said of an evacuation from a host that is up: of a body that is well formed, just that."""
+    server = await shown(api, compute, "2.1")
+    if "host2" not in await compute.store.read(hosts.by_names, ["host2"]):
+        await parts.add_host(compute, "host2")
+    return await api.refused(400, "POST", f"/servers/{server['id']}/action", {"evacuate": body}, version, "admin")
+
+
+@of("2.14")
+async def evacuate_without_shared_storage(api: Api, compute: Compute, old: str, new: str) -> None:
+    assert "still in use" in await evacuation(api, compute, old, {"onSharedStorage": False})
+    assert "not known any more" in await evacuation(api, compute, new, {"onSharedStorage": False})
+    assert "still in use" in await evacuation(api, compute, new, {})
+
+
+@of("2.29")
+async def evacuate_by_force(api: Api, compute: Compute, old: str, new: str) -> None:
+    assert "force is known from" in await evacuation(api, compute, old, {"host": "host2", "force": True})
+    assert "still in use" in await evacuation(api, compute, new, {"host": "host2", "force": True})
+
+
+@of("2.68")
+async def evacuate_without_force(api: Api, compute: Compute, old: str, new: str) -> None:
+    assert "still in use" in await evacuation(api, compute, old, {"host": "host2", "force": True})
+    assert "force is known from" in await evacuation(api, compute, new, {"host": "host2", "force": True})
+
+
+@of("2.95")
+async def evacuate_and_leave_stopped(api: Api, compute: Compute, old: str, new: str) -> None:
+    row = await parts.add_host(compute, "host1")
+    await compute.store.write(hosts.change, row["service_id"], forced_down=True)
+    await parts.add_host(compute, "host2")
+    for version, name in ((old, "evacuate"), (new, "evacuate_stopped")):
+        server_id = await api.make()
+        await parts.run(compute, server_id)
+        answer = await api.call("POST", f"/servers/{server_id}/action", version, {"evacuate": {}}, "admin")
+        assert answer.status_code == 200
+        assert (await compute.store.read(of_server, server_id))[0]["name"] == name

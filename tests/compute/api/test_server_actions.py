@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pileus.compute.actions import of_server
 from pileus.compute.service import Compute
 from pileus.compute.tables import actions
 from pileus.messages import ConsoleRequest, ConsoleText, console_subject
@@ -151,3 +152,61 @@ async def test_console(api: Api, compute: Compute) -> None:
 
 async def test_readers_do_nothing(api: Api) -> None:
     assert await act(api, await api.make(), {"os-stop": None}, token="reader") == 403
+
+
+@pytest.mark.parametrize(
+    ("version", "body", "words"),
+    [
+        ("2.13", {}, "onSharedStorage is required before 2.14"),
+        ("2.13", {"onSharedStorage": True}, "there is no shared storage"),
+        ("2.14", {"onSharedStorage": False}, "not known any more since 2.14"),
+        ("2.28", {"host": "host2", "force": True}, "from 2.29 to 2.67 only"),
+        ("2.68", {"host": "host2", "force": True}, "from 2.29 to 2.67 only"),
+        ("2.29", {"force": True}, "Can't force to a non-provided destination"),
+        ("2.96", {"adminPass": "x"}, "not offered"),
+        ("2.96", {"host": "host3"}, "Compute host host3 could not be found."),
+        ("2.96", {"host": "host1"}, "The target host can't be the same one"),
+        ("2.96", {}, "Compute service of host1 is still in use."),
+    ],
+)
+async def test_evacuations_refused(api: Api, compute: Compute, version: str, body: Any, words: str) -> None:
+    await parts.add_host(compute, "host2")
+    server_id = await api.make()
+    await parts.run(compute, server_id)
+    path = f"/servers/{server_id}/action"
+    assert words in await api.refused(400, "POST", path, {"evacuate": body}, version=version, token="admin")
+    assert await act(api, server_id, {"evacuate": {}}) == 403
+
+
+@pytest.mark.parametrize(
+    ("version", "body", "vm_state", "name"),
+    [
+        ("2.13", {"onSharedStorage": False}, "active", "evacuate"),
+        ("2.29", {"host": "host2", "force": True}, "error", "evacuate"),
+        ("2.94", {}, "stopped", "evacuate_stopped"),
+        ("2.95", {"host": None}, "active", "evacuate_stopped"),
+    ],
+)
+async def test_evacuate(api: Api, compute: Compute, version: str, body: Any, vm_state: str, name: str) -> None:
+    await parts.add_host(compute, "host2")
+    server_id = await api.make()
+    await parts.run(compute, server_id)
+    await parts.set_row(compute, server_id, vm_state=vm_state)
+    [service] = [s for s in (await api.get("/os-services?host=host1", token="admin"))["services"] if s["binary"] == "nova-compute"]
+    answer = await api.call("PUT", f"/os-services/{service['id']}", "2.96", {"forced_down": True}, "admin")
+    assert answer.status_code == 200
+    assert await act(api, server_id, {"evacuate": body}, version, "admin") == 200
+    [action, _] = await compute.store.read(of_server, server_id)
+    assert (action["name"], action["tried"], action["details"]["host"]) == (name, ["host1"], body.get("host"))
+    shown = (await api.get(f"/servers/{server_id}", token="admin"))["server"]
+    assert (shown["status"], shown["OS-EXT-STS:task_state"]) == ("REBUILD", "rebuilding")
+    told = (await api.get(f"/servers/{server_id}/os-instance-actions"))["instanceActions"][0]
+    assert told["action"] == "evacuate"
+
+
+async def test_a_paused_server_is_not_evacuated(api: Api, compute: Compute) -> None:
+    server_id = await api.make()
+    await parts.run(compute, server_id)
+    await parts.set_row(compute, server_id, vm_state="paused")
+    words = await api.refused(409, "POST", f"/servers/{server_id}/action", {"evacuate": {}}, token="admin")
+    assert words == f"Cannot 'evacuate' instance {server_id} while it is in vm_state paused"

@@ -20,7 +20,8 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": 50},
     )
     op.execute(
-        "INSERT INTO compute_host_beats (name, seen_at, started_at, guests, mark, down_at) SELECT name, seen_at, 0, 0, -1, 0 FROM compute_hosts"
+        "INSERT INTO compute_host_beats (name, seen_at, started_at, guests, mark, down_at) "
+        "SELECT name, seen_at, 0, 0, -1, 0 FROM compute_hosts"
     )
     with op.batch_alter_table("compute_hosts") as table:
         table.drop_column("seen_at")
