@@ -11,8 +11,7 @@ from pileus import firststart, roles
 from pileus.bus.opening import open_bus
 from pileus.choice import Choice
 from pileus.errors import StartupError
-from pileus.host.service import Host
-from pileus.hosts import hollow_hosts, real_host
+from pileus.hosts import HostPart, hollow_hosts, real_host
 from pileus.http.server import HttpServer, listening, public_url
 from pileus.lockfile import claimed
 from pileus.parts import Stack
@@ -31,7 +30,7 @@ class Cloud:
         self.settings = settings
         self.choice = choice
         self.state = Path(settings.state).absolute()
-        self.hosts: list[Host] = []
+        self.hosts: list[HostPart] = []
         self.access = firststart.Access(None)
         self.base_url = ""
         self._stack = Stack()

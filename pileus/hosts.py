@@ -75,7 +75,7 @@ def real_host(settings: Settings, state: Path, bus: Bus, source: ImageSource | N
     return Host(name, Parts(_qemu(settings, state), network.switch, network.dhcp, images), bus, settings)
 
 
-def hollow_hosts(settings: Settings, state: Path, bus: Bus, source: ImageSource | None = None) -> list[Host]:
+def hollow_hosts(settings: Settings, state: Path, bus: Bus, source: ImageSource | None = None) -> list[HostPart]:
     """As many hosts as asked for, simulated. They share an image cache, and a file that keeps what they hold. Raises StartupError."""
     from pileus.host.hollow import Ledger
     from pileus.host.hypervisor.simulated import SimulatedHypervisor
@@ -150,6 +150,8 @@ def _images(settings: Settings, state: Path, source: ImageSource | None) -> Imag
     from pileus.host.image_http import HttpImages
 
     if not settings.host.api_url:
-        raise StartupError("setting host.api_url is empty: a host that runs apart fetches images from the API; set it to http://ADDRESS:PORT")
+        raise StartupError(
+            "setting host.api_url is empty: a host that runs apart fetches images from the API; set it to http://ADDRESS:PORT"
+        )
     images = HttpImages(settings.host.api_url, settings.host.api_ca)
     return ImageCache(state / "cache", images, settings.host, at_end=images.close)

@@ -13,8 +13,7 @@ from pileus import firststart, roles
 from pileus.bus import Bus
 from pileus.bus.opening import open_bus
 from pileus.errors import StartupError
-from pileus.host.service import Host
-from pileus.hosts import Part, hollow_hosts, host_name, real_host
+from pileus.hosts import HostPart, Part, hollow_hosts, host_name, real_host
 from pileus.http.server import HttpServer
 from pileus.lockfile import claimed
 from pileus.parts import Stack
@@ -98,7 +97,7 @@ class HostProcess:
 
     def __init__(self, settings: Settings, hypervisor: str, part: Part) -> None:
         self.settings = settings
-        self.hosts: list[Host] = []
+        self.hosts: list[HostPart] = []
         self._hypervisor = hypervisor
         self._part: Part = part
         self._state = Path(settings.state).absolute()

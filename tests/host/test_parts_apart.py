@@ -37,6 +37,7 @@ from pileus.messages import (
     GuestSpec,
     HostEvent,
     Observed,
+    PortsDone,
     PortsOrder,
     PortWiring,
     Readiness,
@@ -366,7 +367,7 @@ async def test_an_order_that_comes_too_late_is_refused(tmp_path: Path) -> None:
 
         async def order(kind: str, epoch: float, number: int) -> str:
             message = PortsOrder(HOST, epoch, number, [port("a")])
-            done = await made.bus.request(order_subject(HOST, kind), message, agent_server.PortsDone, timeout=5)
+            done = await made.bus.request(order_subject(HOST, kind), message, PortsDone, timeout=5)
             return done.error
 
         assert await order("plug", 1.0, 5) == ""

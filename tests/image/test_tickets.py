@@ -70,7 +70,7 @@ async def test_processes_share_keys(store: SqliteStore) -> None:
 
 async def test_it_ends_and_keys_change(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper, now = Tickets(store, 60.0), (time.time() // tickets.PERIOD + 1) * tickets.PERIOD - 1.0
-    monkeypatch.setattr(tickets.time, "time", lambda: now)
+    monkeypatch.setattr("pileus.image.tickets.time.time", lambda: now)
     ticket = await keeper.issue("image")
     now += 30  # of the next period
     fresh = Tickets(store, 60.0)
