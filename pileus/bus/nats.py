@@ -90,6 +90,8 @@ class NatsBus:
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._hooks: dict[object, Callable[[], Awaitable[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+        """A cancellation is not enough: nats-py's waits swallow it at times (docs/decisions/0005)."""
 
     @classmethod
     async def connect(cls, settings: BusSettings, *, name: str, host: str = "") -> NatsBus:
@@ -180,6 +182,7 @@ class NatsBus:
         del self._answers[word]
 
     async def close(self) -> None:
+        self._closing = True
         for subscriber in list(self._subscribers):
             await subscriber.close()
         tasks = [*self._tasks, *([self._announcer] if self._announcer else [])]
@@ -278,10 +281,10 @@ class NatsBus:
 
     async def _keep(self) -> None:
         """Have a connection, for ever."""
-        while True:
-            link = self._link
-            assert link is not None
+        while (link := self._link) is not None:
             await self._watch(link)
+            if self._closing:
+                return
             self._link = None
             log.warning("bus lost", server=link.url, cause=link.why)
             self._give_up_requests()
@@ -296,7 +299,7 @@ class NatsBus:
 
     async def _watch(self, link: Link) -> None:
         """Returns when the connection is over."""
-        while True:
+        while not self._closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PING_INTERVAL):
                     await link.lost.wait()
@@ -308,7 +311,7 @@ class NatsBus:
 
     async def _regain(self) -> None:
         pause, told = PAUSE, ""
-        while True:
+        while not self._closing:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE)
             try:

@@ -15,6 +15,7 @@ import structlog
 
 from pileus.bus import BusError, NoAnswer, RemoteError, delivery
 from pileus.bus import nats as nats_bus
+from pileus.bus.link import Link
 from pileus.bus.nats import NatsBus
 from pileus.errors import StartupError
 from pileus.settings import Bus as BusSettings
@@ -308,3 +309,20 @@ async def test_files_that_are_none(server: NatsServer, tmp_path: Path) -> None:
 async def test_a_wrong_password_is_one_clear_line(tmp_path: Path) -> None:
     with NatsServer(tmp_path, config="authorization { user: pileus, password: secret }") as server:
         assert "credentials refused" in await refusal(BusSettings(url=server.url))
+
+
+async def test_a_bus_ends_even_where_a_cancellation_is_swallowed(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = asyncio.Event()
+
+    async def alive(link: Link, limit: float) -> bool:
+        asking.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(limit)
+        return True
+
+    monkeypatch.setattr(nats_bus, "PING_INTERVAL", 0.01)
+    monkeypatch.setattr(Link, "alive", alive)
+    bus = await NatsBus.connect(BusSettings(url=server.url), name="test")
+    async with asyncio.timeout(5):
+        await asking.wait()
+        await bus.close()
