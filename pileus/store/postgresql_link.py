@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -175,12 +176,11 @@ class Links:
         self._name = name
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=self._connect,
+            creator=self._create,
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",  # `Link.transact` says BEGIN and COMMIT: SQLAlchemy's own cost twice as much
             json_serializer=json_dumps,
             json_deserializer=json_loads,
-            connect_args={"prepared_statement_cache_size": STATEMENTS},
         )
 
     async def open(self) -> Link:
@@ -189,7 +189,17 @@ class Links:
         raw = await connection.get_raw_connection()
         return Link(connection, raw.driver_connection)
 
-    async def _connect(self, **_: Any) -> asyncpg.Connection:
+    def _create(self) -> Any:
+        """What SQLAlchemy does for `async_creator`, with names for prepared statements: without one each is prepared anew each time."""
+        names = count(1)
+        dbapi: Any = self._engine.dialect.loaded_dbapi
+        return dbapi.connect(
+            async_creator_fn=self._connect,
+            prepared_statement_cache_size=STATEMENTS,
+            prepared_statement_name_func=lambda: f"s{next(names)}",
+        )
+
+    async def _connect(self) -> asyncpg.Connection:
         limit = f"{STATEMENT_LIMIT * 1000:.0f}"
         return await connect(self._url, self._name, statement_timeout=limit, idle_in_transaction_session_timeout=limit, **PLANS)
 
