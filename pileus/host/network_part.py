@@ -98,4 +98,3 @@ def network_types(settings: Settings) -> list[str]:
     """Types of networks that a host with these settings can be in."""
     vlan = ["vlan"] if settings.host.bridge_mappings else []
     return ["local", *vlan, *(TUNNELS if settings.host.tunnel_address else ())]
-

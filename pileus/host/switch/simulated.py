@@ -56,9 +56,7 @@ class SimulatedSwitch:
 
     on_reset: Callable[[], None] | None = None
 
-    def __init__(
-        self, settings: settings.Simulated, *, seed: int = 0, world: World | None = None, tunnel_address: str = ""
-    ) -> None:
+    def __init__(self, settings: settings.Simulated, *, seed: int = 0, world: World | None = None, tunnel_address: str = "") -> None:
         self.tunnel_address = tunnel_address
         self.world = world if world is not None else World()
         self._settings = settings
