@@ -31,6 +31,8 @@ UNLIMITED = dict.fromkeys(
     (f"quota.{name}" for name in ("instances", "cores", "ram", "network", "subnet", "port")),
     -1,
 )
+PATIENT = {"database.pool_timeout": 60}
+"""A thousand requests in one moment wait for one another, on two cores for longer than the default; who sends them is patient."""
 AS_INSTALLED = {"shared_buffers": "128MB", "max_wal_size": "1GB", "autovacuum_naptime": "1min"}
 """PostgreSQL's own defaults, which the tests' server overrides."""
 
@@ -177,7 +179,9 @@ async def cloud(
     hosting = [f"hollow:{hosts // hollow}@{name}" for name in "abcdefgh"[:hollow]]
     own = {role: {"host.name": f"host-{role[-1]}"} for role in hosting}
     roles = (*(control or ("api", "worker", "network-rpc")), *hosting)
-    async with Cluster(folder, {**UNLIMITED, **(settings or {})}, roles=roles, own=own, fsync=True, postgresql=AS_INSTALLED) as cluster:
+    async with Cluster(
+        folder, {**UNLIMITED, **PATIENT, **(settings or {})}, roles=roles, own=own, fsync=True, postgresql=AS_INSTALLED
+    ) as cluster:
         client = Client("127.0.0.1", cluster.port)
         token = await _sign_in(client, cluster.password())
         database = await asyncpg.connect(cluster.database)
