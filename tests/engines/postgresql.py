@@ -9,7 +9,8 @@
 `server.fresh(empty=True)` has no schema, `server.url(NAME)` names a database, `server.execute(SQL, …)` runs statements as superuser.
 Everybody gets in without a password but the user `secretive` (password `open sesame`). `start`, `stop`, `kill` and `restart` block
 for up to a second: `asyncio.to_thread` where that matters. As root the server runs as the user `postgres`, else as who asks.
-In pytest: the fixtures `postgres` (the session's server) and `postgres_url` (a fresh database) of tests/conftest.py.
+Without fsync the data are in memory where there is enough, which a kill -9 of
+the server does not harm. In pytest: the fixtures `postgres` (the session's server) and `postgres_url` (a fresh database) of tests/conftest.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -33,6 +35,10 @@ import asyncpg
 
 LIMIT = 30.0
 """Seconds in which a server must have started or ended."""
+KEPT = 20
+"""Databases of `fresh` that are there at once, 10 MB each; then the oldest goes, unless it is in use."""
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 1 << 30
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -72,6 +78,7 @@ class PostgresServer:
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._names = count(1)
+        self._made: deque[str] = deque()
         self._has_template = False
         self.port = 0
 
@@ -144,6 +151,10 @@ class PostgresServer:
             await self._make_template()
         name = f"pileus_{next(self._names)}"
         await self.execute(f"CREATE DATABASE {name} OWNER pileus TEMPLATE {'template1' if empty else 'pileus_template'}")
+        self._made.append(name)
+        if len(self._made) > KEPT:
+            with contextlib.suppress(asyncpg.ObjectInUseError):
+                await self.execute(f"DROP DATABASE {self._made.popleft()}")
         return self.url(name)
 
     async def _make_template(self) -> None:
@@ -162,7 +173,8 @@ class PostgresServer:
 
     def _initialise(self) -> None:
         # Not in pytest's folders: those are closed to other users, and PostgreSQL is one.
-        self._folder = Path(tempfile.mkdtemp(prefix="pileus-postgresql-"))
+        quick = self._settings["fsync"] == "off" and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
+        self._folder = Path(tempfile.mkdtemp(prefix="pileus-postgresql-", dir=MEMORY if quick else None))
         if self._as:
             shutil.chown(self._folder, "postgres", "postgres")
         initdb = [self._programs / "initdb", "-D", self._folder / "data", "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]
