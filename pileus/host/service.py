@@ -15,6 +15,7 @@ from pileus.host.images import ImageCache
 from pileus.host.network_part import NetworkPart, NetworkParts
 from pileus.host.network_side import Beside
 from pileus.host.switch import Switch
+from pileus.messages import HostFacts
 from pileus.settings import Settings
 
 
@@ -46,6 +47,10 @@ class Host:
     @property
     def guests(self) -> Guests:
         return self._compute.guests
+
+    def facts(self) -> HostFacts:
+        """See `ComputePart.facts`."""
+        return self._compute.facts()
 
     async def start(self) -> None:
         """Re-read what is really there, then listen, then say that we live. Raises StartupError in one line."""

@@ -224,8 +224,8 @@ async def test_a_guest_that_ends_the_moment_it_runs_is_shown(tmp_path: Path) -> 
 
 async def test_a_guest_that_ended_while_no_host_looked_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the host's second report, for the first comes when what is written down may be newer. Its ports are DOWN."""
-    monkeypatch.setattr("pileus.compute.outcomes.SETTLED", 0.3)
-    monkeypatch.setattr("pileus.host.service.REPORT_AGAIN", 0.4)
+    monkeypatch.setattr("pileus.compute.reports.SETTLED", 0.3)
+    monkeypatch.setattr("pileus.host.compute_part.REPORT_AGAIN", 0.4)
     async with cloudlet(tmp_path, hosts=1) as cloud:
         [server_id] = await cloud.create()
         await cloud.settled(server_id)
