@@ -106,8 +106,7 @@ class HostProcess:
     async def start(self) -> None:
         """Raises StartupError in one line."""
         self._stack.enter_context(claimed(self._state, "lock" if self._part == "both" else f"lock-{self._part}"))
-        hollow = self._hypervisor == "simulated" and self.settings.host.hosts > 1
-        bus: Bus = await open_bus(self.settings, name="host", host="" if hollow else host_name(self.settings))
+        bus: Bus = await open_bus(self.settings, name="host", host=host_name(self.settings))
         self._stack.push_async_callback(bus.close)
         if self._hypervisor == "qemu":
             self.hosts = [real_host(self.settings, self._state, bus, part=self._part)]
