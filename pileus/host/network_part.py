@@ -17,6 +17,10 @@ from pileus.messages import AgentFacts, FactsWanted, MembersChanged, PortsChange
 from pileus.settings import Settings
 
 
+BEATS = 2.5
+"""Heartbeats in the time after which an agent that is silent counts as dead; Neutron's defaults, too: 30 s and 75 s."""
+
+
 @dataclass(frozen=True)
 class NetworkParts:
     switch: Switch
@@ -35,7 +39,7 @@ class NetworkPart:
         notices = settings.compute.plug_signal == "callback"
         self.agent = Agent(name, parts.switch, parts.dhcp, bus, settings.network, notices=notices)
         self._server = AgentServer(name, self.agent, parts.switch, bus)
-        self._heartbeat = Heartbeat(bus, settings.compute.heartbeat_interval, self.facts)
+        self._heartbeat = Heartbeat(bus, settings.network.agent_down_time / BEATS, self.facts)
         self._subscriptions: list[Subscription] = []
         self._forget: Callable[[], None] = lambda: None
 
@@ -65,6 +69,12 @@ class NetworkPart:
         ]
         self._forget = bus.on_reconnect(self._heartbeat.beat)
         await self._heartbeat.start()
+
+    async def restart_agent(self) -> None:
+        """See `Agent.restart`; the control plane hears of it as of any start."""
+        self._started_at = time.time()
+        await self.agent.restart()
+        await self._heartbeat.tell()
 
     async def close(self) -> None:
         """Stop listening and working; ports and DHCP go on."""
