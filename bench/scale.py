@@ -320,10 +320,10 @@ async def keep_deleting(c: Cloud, victims: list[str], in_flight: int) -> None:
 
 
 def restart_agents(c: Cloud) -> None:
-    """SIGHUP: each hollow host's network agent ends, forgets all, and starts anew."""
+    """SIGUSR1: each hollow host's network agent ends, forgets all, and starts anew."""
     for name, process in c.cluster.processes.items():
         if name.startswith("hollow"):
-            os.kill(process.pids()[0], signal.SIGHUP)
+            os.kill(process.pids()[0], signal.SIGUSR1)
 
 
 def cpu_by_part(c: Cloud) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from pileus import firststart, roles
 from pileus.bus import Bus
 from pileus.bus.opening import open_bus
 from pileus.errors import StartupError
+from pileus.host.chores import Chores
+from pileus.host.network_part import NetworkPart
+from pileus.host.service import Host
 from pileus.hosts import HostPart, Part, hollow_hosts, host_name, real_host
 from pileus.http.server import HttpServer
 from pileus.lockfile import claimed
@@ -93,13 +97,14 @@ class ControlProcess:
 
 
 class HostProcess:
-    """A hypervisor host, or many hollow ones: it knows the bus and the image API, and no database."""
+    """A hypervisor host, or many hollow ones: it knows the bus and the image API, and no database. SIGUSR1 restarts network agents."""
 
     def __init__(self, settings: Settings, hypervisor: str, part: Part) -> None:
         self.settings = settings
         self.hosts: list[HostPart] = []
         self._hypervisor = hypervisor
         self._part: Part = part
+        self._chores = Chores()
         self._state = Path(settings.state).absolute()
         self._stack = Stack()
 
@@ -114,6 +119,14 @@ class HostProcess:
             self.hosts = hollow_hosts(self.settings, self._state, bus)
         for host in self.hosts:
             await self._stack.run(host)
+        self._stack.push_async_callback(self._chores.close)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._restart_agents)
+
+    def _restart_agents(self) -> None:
+        """All at once, as after an update of agents that are processes of their own."""
+        for host in self.hosts:
+            if isinstance(host, (Host, NetworkPart)):
+                self._chores.start(host.restart_agent(), "restart-agent")
 
     async def wait(self) -> None:
         await asyncio.Event().wait()

@@ -87,6 +87,28 @@ class Agent:
         self._switch.on_reset = None
         await self._chores.close(patience=0)
 
+    async def restart(self) -> None:
+        """As if the agent's process had been ended and started: it forgets everything, reads what is plugged and wires it anew. Ports and
+        removals stay; who wants a port wired meanwhile waits."""
+        await self._chores.close(patience=0)
+        for _ in range(WIRERS):
+            await self._wire_lane.acquire()
+        try:
+            async with self._update_lane:
+                self.levels.clear()
+                self._wirings.clear()
+                self._tunnels = Tunnels(self._host, self._switch, self._bus, self._settings)
+                batches: dict[asyncio.Future[None], list[str]] = {}
+                for port_id, done in self._leaving.items():
+                    batches.setdefault(done, []).append(port_id)
+                self._removals = asyncio.Queue()
+                for done, ids in batches.items():
+                    self._removals.put_nowait((ids, done))
+                await self.start(None)
+        finally:
+            for _ in range(WIRERS):
+                self._wire_lane.release()
+
     def expect(self, ports: Sequence[PortWiring]) -> None:
         """These will be wired soon: what their networks need is asked for meanwhile."""
         self._tunnels.enter(ports)

@@ -60,6 +60,10 @@ class Host:
         await self._network.listen()
         await self._compute.listen()
 
+    async def restart_agent(self) -> None:
+        """See `Agent.restart`: guests go on, and boots under way wait for it."""
+        await self._network.restart_agent()
+
     async def close(self) -> None:
         """Stop listening and working; guests, ports and DHCP go on."""
         await self._compute.close()

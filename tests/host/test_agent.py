@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -187,3 +188,26 @@ async def test_at_start_ours_are_wired_and_strangers_removed() -> None:
     finally:
         await made.agent.close()
         await made.bus.close()
+
+
+async def test_an_agent_that_starts_anew_wires_all_again_and_goes_on_with_what_it_was_doing() -> None:
+    async with rig(wire=0.02, unplug=0.05) as made:
+        ports = [port(name) for name in "abc"]
+        await made.plugged(*ports)
+        for each in ports:
+            await made.agent.wire(each)
+        going = asyncio.create_task(made.agent.remove([ports[2]]))
+        made.known["b"] = port("b", 2)
+        wiring = asyncio.create_task(made.agent.wire(port("b", 2)))  # in its hands already
+        await asyncio.sleep(0)
+        await made.plugged(port("d"))
+        made.levels.clear()
+        made.switch.world.ports = {name: replace(one, wired=0) for name, one in made.switch.world.ports.items()}
+        restarting = asyncio.create_task(made.agent.restart())
+        late = asyncio.create_task(made.agent.wire(port("d")))
+        async with asyncio.timeout(5):
+            await asyncio.gather(restarting, going, wiring, late)
+        assert {one.port_id: one.wired for one in await made.switch.ports()} == {"a": 1, "b": 2, "d": 1}
+        for name in "abd":
+            await made.told(name, "wired")
+        assert await made.dhcp.known() == {name: "net" for name in "abd"}
