@@ -61,9 +61,10 @@ class PostgresStore:
         self._workers: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[_Job | None]] = []
         self._waiting: deque[_Job] = deque()
+        self._running: set[_Job] = set()
         self._closed = False
         metrics.DB_POOL_SIZE.set(settings.max_pool_size)
-        metrics.DB_IN_USE.set_function(lambda: len(self._workers) - len(self._idle))
+        metrics.DB_IN_USE.set_function(lambda: len(self._running))
         metrics.DB_WAITING.set_function(lambda: len(self._waiting))
 
     @classmethod
@@ -78,6 +79,7 @@ class PostgresStore:
             first = await links.open()
         store = cls(settings, links)
         store._hire(None, first)
+        await asyncio.sleep(0)  # so that it is idle
         return store
 
     async def read(self, fn: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -113,13 +115,17 @@ class PostgresStore:
         job = _Job(fn, begin, self._loop.create_future())
         if self._idle:
             self._idle.pop().set_result(job)  # the one that ran last: its caches are warm, and others need not be opened
-        elif len(self._workers) < self._settings.max_pool_size:
+        elif len(self._workers) < self._settings.max_pool_size and len(self._waiting) >= self._finishing():
             self._hire(job, None)
         else:
             job.timer = self._loop.call_later(self._settings.pool_timeout, self._give_up, job)
             self._waiting.append(job)
         result: T = await job.future
         return result
+
+    def _finishing(self) -> int:
+        """Connections that have answered and are about to be free: to open another would take a hundred times longer."""
+        return sum(job.future.done() and not job.future.cancelled() for job in self._running)
 
     def _give_up(self, job: _Job) -> None:
         with contextlib.suppress(ValueError):
@@ -146,7 +152,11 @@ class PostgresStore:
             while (job := job or self._waited() or await self._hired()) is not None:
                 if not job.future.done():
                     _count_wait(job)
-                    link = await self._serve(job, link)
+                    self._running.add(job)
+                    try:
+                        link = await self._serve(job, link)
+                    finally:
+                        self._running.discard(job)
                 job = None
         finally:
             if job is not None:

@@ -9,8 +9,8 @@
 `server.fresh(empty=True)` has no schema, `server.url(NAME)` names a database, `server.execute(SQL, …)` runs statements as superuser.
 Everybody gets in without a password but the user `secretive` (password `open sesame`). `start`, `stop`, `kill` and `restart` block
 for up to a second: `asyncio.to_thread` where that matters. As root the server runs as the user `postgres`, else as who asks.
-Without fsync the data are in memory where there is enough, which a kill -9 of
-the server does not harm. In pytest: the fixtures `postgres` (the session's server) and `postgres_url` (a fresh database) of tests/conftest.py.
+Without fsync the data are in memory where there is enough: a kill -9 of the server does not harm them.
+In pytest: the fixtures `postgres` (the session's server) and `postgres_url` (a fresh database) of tests/conftest.py.
 """
 
 from __future__ import annotations
