@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
-from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, delete, select, update
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, delete, false, or_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pileus.errors import Unavailable
@@ -78,12 +78,12 @@ def set_pools(tx: Tx, subnet_id: str, pools: Sequence[Pool]) -> None:
     """Make these the subnet's pools: whatever in them is not given is free. Costs as much as the subnet has allocations. The caller
     has locked the network."""
     ordered = sorted(pools)
-    # First of all, so that who is releasing an address is waited for.
-    tx.execute(update(allocations).where(allocations.c.subnet_id == subnet_id).values(pooled=False))
+    # First of all, so that who is releasing an address is waited for; and once, since a row that is changed twice has its port looked
+    # up and locked.
+    inside = or_(false(), *(_inside(start, end) for start, end in ordered))
+    tx.execute(update(allocations).where(allocations.c.subnet_id == subnet_id).values(pooled=inside))
     tx.execute(delete(free).where(free.c.subnet_id == subnet_id))
     taken = [row["address"] for row in rows(tx, select(allocations.c.address).where(allocations.c.subnet_id == subnet_id))]
-    for start, end in ordered if taken else ():
-        tx.execute(update(allocations).where(_inside(subnet_id, start, end)).values(pooled=True))
     gaps = [_range(subnet_id, a, b) for gap in _gaps(ordered, sorted(taken)) for a, b in _striped(*gap)]
     if gaps:
         tx.execute(_FREE, gaps)
@@ -136,8 +136,8 @@ def _is(subnet_id: str, address: str) -> ColumnElement[bool]:
     return and_(allocations.c.subnet_id == subnet_id, allocations.c.address == address)
 
 
-def _inside(subnet_id: str, start: str, end: str) -> ColumnElement[bool]:
-    return and_(allocations.c.subnet_id == subnet_id, allocations.c.address >= start, allocations.c.address <= end)
+def _inside(start: str, end: str) -> ColumnElement[bool]:
+    return and_(allocations.c.address >= start, allocations.c.address <= end)
 
 
 def _insert(tx: Tx, subnet_id: str, address: str, port_id: str, position: int, *, pooled: bool) -> bool:

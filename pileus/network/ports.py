@@ -3,8 +3,9 @@
 The order of locks, of all the network's transactions, so that none waits in a circle on an engine with concurrent writers:
 
 1. ports that are there, by id (`FOR UPDATE` when they are read);
-2. the gate of a network: `visible.with_subnets`, together with others, for who makes ports there; `visible.lock_network`, alone, for
-   who changes its subnets or deletes it. (The DHCP port is changed and deleted behind the second one only.)
+2. the gates of networks: `visible.with_subnets`, together with others, for who makes or removes ports there (all of them before
+   anything that follows); `visible.lock_network`, alone, for who changes a network's subnets or deletes it. (The DHCP port is changed
+   and deleted behind the second one only.)
 3. events for compute (`outbox`), by port; a notifier takes only what nobody holds;
 4. where the network is: its row (`local`) or its member row (tunnels), by network;
 5. addresses that are released;
@@ -190,7 +191,8 @@ def delete_one(tx: Tx, config: Config, context: Context, port_id: str) -> bool:
     if port["server_id"]:
         raise Conflict(f"Port {port_id} is in use by server {port['server_id']}: delete the server.", kind="PortInUse")
     tally = quotas.Tally()
-    told = remove(tx, config, [port], visible.networks_by_id(tx, [port["network_id"]]), tell=True, tally=tally)
+    on = {key: network for key, (network, _) in visible.with_subnets(tx, [port["network_id"]]).items()}
+    told = remove(tx, config, [port], on, tell=True, tally=tally)
     quotas.settle(tx, config, tally)
     return told
 

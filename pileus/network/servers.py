@@ -135,7 +135,7 @@ def release(tx: Tx, config: Config, server_id: str, keep: Collection[str]) -> No
     mine = _locked(tx, server_id)
     if not mine:
         return
-    by_id = visible.networks_by_id(tx, {port["network_id"] for port in mine})
+    by_id = {key: network for key, (network, _) in visible.with_subnets(tx, {port["network_id"] for port in mine}).items()}
     tally = quotas.Tally()
     for port in mine:
         if port["id"] in keep:

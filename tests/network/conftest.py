@@ -20,8 +20,7 @@ from pileus.network.config import Config, read
 from pileus.network.service import Network
 from pileus.settings import Network as NetworkSettings
 from pileus.settings import Settings
-from tests.engines.postgresql import PostgresServer
-from tests.engines.stores import ENGINES, AnyStore, connected, opened, run_in_greenlet
+from tests.engines.stores import AnyStore, both, connected, opened, run_in_greenlet
 
 ADMIN = Context("u-admin", project_id="p-admin", roles=frozenset({"admin", "member", "reader"}))
 ALICE = Context("u-alice", project_id="p-alice", roles=frozenset({"member", "reader"}))
@@ -36,10 +35,13 @@ def config() -> Config:
     return read(SETTINGS, notify=True)
 
 
-@pytest.fixture(params=ENGINES)
-def tx(request: pytest.FixtureRequest) -> Iterator[Connection]:
-    with connected(request, request.param) as connection:
+@pytest.fixture
+def tx(request: pytest.FixtureRequest, engine: str) -> Iterator[Connection]:
+    with connected(request, engine) as connection:
         yield connection
+
+
+pytest_generate_tests = both
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,9 +49,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return run_in_greenlet(pyfuncitem)
 
 
-@pytest.fixture(params=ENGINES)
-async def store(request: pytest.FixtureRequest, postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[AnyStore]:
-    async with opened(request, request.param, tmp_path) as found:
+@pytest.fixture
+async def store(request: pytest.FixtureRequest, engine: str, tmp_path: Path) -> AsyncIterator[AnyStore]:
+    async with opened(request, engine, tmp_path) as found:
         yield found
 
 

@@ -13,14 +13,15 @@ from pileus.errors import Unauthorized
 from pileus.http.face import Limits
 from pileus.placement.api.face import face
 from pileus.placement.service import Placement
-from pileus.store.sqlite import SqliteStore
+from tests.engines.stores import both, opened
+
+pytest_generate_tests = both
 
 
 @pytest.fixture
-async def placement(tmp_path: Path) -> AsyncIterator[Placement]:
-    store = SqliteStore.open(tmp_path / "placement.db")
-    yield Placement(store)
-    await store.close()
+async def placement(request: pytest.FixtureRequest, engine: str, tmp_path: Path) -> AsyncIterator[Placement]:
+    async with opened(request, engine, tmp_path) as store:
+        yield Placement(store)
 
 
 async def authenticate(token: str) -> Context:
