@@ -10,6 +10,12 @@ import asyncpg
 
 LIMIT = 30.0
 
+
+def _number(column: str) -> str:
+    """The address of a column of hexadecimal digits."""
+    return f"('x' || lpad({column}, 16, '0'))::bit(64)::bigint"
+
+
 # Each asks for what must not be there. A row of an answer is a lie, and names itself.
 LIES = {
     "an action is open on no server, or on one that is gone": """
@@ -45,10 +51,17 @@ LIES = {
         SELECT a.ip, a.port_id FROM network_allocations a LEFT JOIN network_ports p ON p.id = a.port_id WHERE p.id IS NULL""",
     "an address is free and given": """
         SELECT a.ip, f.first, f.last FROM network_allocations a
-        JOIN network_free_addresses f ON f.subnet_id = a.subnet_id AND a.address BETWEEN f.first AND f.last""",
-    "two free ranges overlap": """
-        SELECT f.subnet_id, f.first, g.first FROM network_free_addresses f
-        JOIN network_free_addresses g ON g.subnet_id = f.subnet_id AND g.first > f.first AND g.first <= f.last""",
+        JOIN network_free_addresses f ON f.subnet_id = a.subnet_id
+        AND {address} BETWEEN {first} + f.taken AND {last}""".format(
+        address=_number("a.address"), first=_number("f.first"), last=_number("f.last")
+    ),
+    "two free ranges overlap": f"""
+        SELECT f.subnet_id, f.first, f.taken, f.last, g.first, g.taken, g.last FROM network_free_addresses f
+        JOIN network_free_addresses g ON g.subnet_id = f.subnet_id AND g.last > f.last
+        AND {_number("g.first")} + g.taken <= {_number("f.last")}""",
+    "a free range is empty": f"""
+        SELECT f.subnet_id, f.first, f.taken, f.last FROM network_free_addresses f
+        WHERE {_number("f.first")} + f.taken > {_number("f.last")}""",
     "compute was never told of a port": "SELECT port_id, name, attempts FROM network_outbox",
     "a project's servers are not what its quota counts": """
         SELECT u.project_id, u.instances, count(s.id) FROM compute_usage u
@@ -60,10 +73,10 @@ LIES = {
     "a host counts builds that nobody does": "SELECT name, building FROM compute_hosts WHERE building <> 0",
 }
 
-ADDRESSES = """
+ADDRESSES = f"""
     SELECT s.id, s.pools::text AS pools,
            (SELECT count(*) FROM network_allocations a WHERE a.subnet_id = s.id AND a.pooled) AS given,
-           (SELECT coalesce(sum(('x' || lpad(f.last, 16, '0'))::bit(64)::bigint - ('x' || lpad(f.first, 16, '0'))::bit(64)::bigint + 1), 0)
+           (SELECT coalesce(sum({_number("f.last")} - {_number("f.first")} + 1 - f.taken), 0)
             FROM network_free_addresses f WHERE f.subnet_id = s.id) AS free
     FROM network_subnets s WHERE s.ip_version = 4"""
 """Of each subnet: how many addresses are given and how many are free; together they are its pools."""
@@ -96,4 +109,4 @@ async def on_hosts(url: str) -> dict[str, set[str]]:
 
 
 def _size(pools: str) -> int:
-    return sum(int(ipaddress.ip_address(p["end"])) - int(ipaddress.ip_address(p["start"])) + 1 for p in json.loads(pools))
+    return sum(int(ipaddress.ip_address(last)) - int(ipaddress.ip_address(first)) + 1 for first, last in json.loads(pools))
