@@ -14,7 +14,7 @@ SOURCES := pileus tests bench
 # The small guest of tests and benchmark (the demo makes it itself). Where it cannot be made the reason is told, and guests are simulated.
 GUEST := if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(BIN)/python -m pileus.tinyguest >/dev/null || true; fi
 
-.PHONY: help demo test check bench format clean parts
+.PHONY: help demo test check bench format clean parts engines
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -22,7 +22,7 @@ help: ## this list
 demo: parts .venv/runtime.done ## a throw-away cloud: two servers, proved from inside, timed, deleted without a trace
 	@$(BIN)/pileus demo
 
-test: parts check ## everything: check, then all tests (as root on Debian with real guests and a real switch)
+test: engines check ## everything: check, then all tests (as root on Debian with real guests and a real switch)
 	@$(GUEST)
 	@$(BIN)/python -m pytest
 
@@ -31,7 +31,7 @@ check: .venv/dev.done ## ruff and mypy --strict
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 
-bench: parts .venv/dev.done ## the figures: a table, and bench/results/cloud.json
+bench: engines .venv/dev.done ## the figures: a table, and bench/results/cloud.json
 	@$(GUEST)
 	@$(BIN)/python -m bench
 
@@ -45,6 +45,9 @@ clean: ## remove .venv and what tools have cached here
 
 parts:
 	@tools/install-parts
+
+engines:
+	@tools/install-parts test
 
 .venv/python.done:
 	@tools/install-parts python

@@ -9,9 +9,12 @@ from pathlib import Path
 from pileus import tinyguest
 from pileus.hosts import missing_for_real
 from pileus.settings import Settings
+from tests.engines import postgresql
 
 
 def test_root_on_debian_has_everything() -> None:
     if os.geteuid() == 0 and Path("/etc/debian_version").exists() and shutil.which("apt-get"):
         assert missing_for_real(Settings()) is None
+        assert postgresql.programs() is not None, "PostgreSQL is not installed: tools/install-parts test"
+        assert shutil.which("nats-server"), "nats-server is not installed: tools/install-parts test"
         assert tinyguest.find(tinyguest.default_folder()) is not None, "the tiny guest is not built: python -m pileus.tinyguest"

@@ -11,6 +11,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "install-parts"
 PARTS = ("qemu-system-x86", "qemu-utils", "openvswitch-switch", "dnsmasq-base", "iproute2")
+ENGINES = ("postgresql", "nats-server")
 
 
 @dataclass
@@ -32,10 +33,11 @@ class Machine:
             'echo "$1" >>$D/calls\n'
             'if [ "$1" = update ]; then cp $D/all $D/known; exit 0; fi\n'
             "cp $POLICY_RC_D $D/policy-during\n"
+            "cp $CREATECLUSTER_D/pileus.conf $D/cluster-during 2>/dev/null\n"
             "if [ -e $D/fail ]; then rm $D/fail; echo 'E: no such file'; exit 100; fi\n"
             'for each; do case "$each" in -*|install|*::*) ;; *) echo "$each" >>$D/installed ;; esac; done',
         )
-        (self.folder / "all").write_text("\n".join((*PARTS, "busybox-static", "python3-venv", "zstd")) + "\n")
+        (self.folder / "all").write_text("\n".join((*PARTS, *ENGINES, "busybox-static", "python3-venv", "zstd")) + "\n")
 
     @property
     def policy(self) -> Path:
@@ -53,7 +55,11 @@ class Machine:
         return (self.folder / name).read_text().splitlines()
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        env = {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "POLICY_RC_D": str(self.policy)}
+        env = {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "POLICY_RC_D": str(self.policy),
+            "CREATECLUSTER_D": str(self.folder / "createcluster.d"),
+        }
         return subprocess.run([SCRIPT, *arguments], env=env, capture_output=True, text=True, timeout=30, check=False)
 
 
@@ -127,3 +133,15 @@ def test_for_python_alone_only_what_makes_a_venv_is_installed(machine: Machine) 
     done = machine.run("python")
     assert done.returncode == 0, done.stderr
     assert machine.lines("installed") == ["python3-venv"]
+
+
+def test_the_engines_come_with_the_tests_only_and_without_a_cluster(machine: Machine) -> None:
+    assert machine.run().returncode == 0
+    assert sorted(machine.lines("installed")) == sorted(PARTS)
+    assert not (machine.folder / "cluster-during").exists()
+    done = machine.run("test")
+    assert done.returncode == 0, done.stderr
+    assert sorted(machine.lines("installed")) == sorted((*PARTS, *ENGINES))
+    assert machine.lines("cluster-during")[-1] == "create_main_cluster = false"
+    assert not (machine.folder / "createcluster.d").exists()
+    assert machine.run("test").stderr == ""
