@@ -72,6 +72,15 @@ class RangeNotSatisfiable(PileusError):
     status = 416
 
 
+class TooManyRequests(PileusError):
+    """Enough of this waits already; `Retry-After` says when there may be room."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
+
+
 class Unavailable(PileusError):
     """Something we depend on did not answer in time; asking again may help."""
 

@@ -21,10 +21,15 @@ STEPS: dict[str, StepKind] = {
     step.name: step
     for step in (
         StepKind("accepted", (), "api", "the request was checked and written down"),
-        StepKind("queued", ("accepted",), "worker", "waited for a worker", "compute.schedule_limit"),
-        StepKind("claimed", ("queued",), "worker", "a host was chosen and its resources claimed", "compute.schedule_limit"),
+        StepKind("queued", ("accepted",), "worker", "waited for its turn", "compute.queue_limit"),
+        StepKind("blocked", ("queued",), "worker", "waited until a host had room for it", "compute.blocked_limit"),
+        StepKind("claimed", ("blocked", "queued"), "worker", "a host was chosen and its resources claimed", "compute.schedule_limit"),
         StepKind(
-            "addressed", ("claimed", "queued"), "network", "ports and addresses were given and bound to the host", "compute.network_limit"
+            "addressed",
+            ("claimed", "blocked", "queued"),
+            "network",
+            "ports and addresses were given and bound to the host",
+            "compute.network_limit",
         ),
         StepKind("sent", ("addressed", "claimed", "queued"), "worker", "what the host must know was gathered, and it was told"),
         StepKind("image", ("sent",), "host", "the image was made ready on the host", "compute.image_limit"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -68,8 +69,9 @@ async def test_a_timeline_by_id_and_by_name(http: httpx.AsyncClient, store: Sqli
     assert by_id.status_code == by_name.status_code == 200
     assert by_id.json()["server"] == {"id": server_id, "name": "web/1 ü", "status": "BUILD", "host": None, "fault": None}
     action = by_name.json()["actions"][0]
-    assert (action["action"], action["state"], action["critical"]) == ("create", "queued", ["accepted"])
-    assert action["waiting"].startswith("a worker, since")
+    assert (action["action"], action["state"], action["critical"]) == ("create", "waiting", ["accepted"])
+    assert re.fullmatch(r"its turn, since [\d.]+ s: 0 before it", action["waiting"])
+    assert action["service_seconds"] is None
 
 
 async def test_another_projects_server_is_not_there(http: httpx.AsyncClient, store: SqliteStore) -> None:
@@ -132,6 +134,7 @@ async def test_status_counts_servers_by_the_apis_words(http: httpx.AsyncClient, 
     await make(store, "two", "p2")
     told = (await ask(http, "/v1/status", "admin")).json()
     assert told["servers"] == {"BUILD": 2}
+    assert told["creates"] == {"waiting": 2, "blocked": 0, "running": 0, "parked": 0}
     assert told["hosts"] == []
     assert told["settings"]["compute.vif_plugging_timeout"] == 300.0
 
@@ -141,7 +144,7 @@ def _sent(tx: Tx, server_id: str, host: str) -> None:
     action = actions.open_of(tx, server_id)
     assert action is not None
     values = {"state": "sent", "stamps": {**action["stamps"], "queued": time.time(), "sent": time.time()}, "resends": 1}
-    assert outcomes.sent(tx, action, {**server, "host": host}, values)
+    outcomes.sent(tx, action, {**server, "host": host}, values)
 
 
 def _mark_deleted(tx: Tx, server_id: str) -> None:

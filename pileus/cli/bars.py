@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 UNFOLDED = 200
+QUEUED = 0.1
+"""Seconds of waiting for its turn from which on it is worth a sentence."""
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -51,6 +53,8 @@ class Action(msgspec.Struct, frozen=True):
     waiting: str | None
     spans: list[Step]
     critical: list[str]
+    queue_seconds: float = 0.0
+    service_seconds: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -93,6 +97,8 @@ def draw(action: Action, name: str, width: int) -> Iterator[RenderableType]:
             f"Attempt {failure.attempt} failed{where} at `{failure.step}`: {failure.cause.rstrip('.')}; then another was tried.", "yellow"
         )
     yield Text(verdict(action), "bold")
+    if action.service_seconds is not None and action.queue_seconds >= QUEUED:
+        yield Text(f"It waited {duration(action.queue_seconds)} for its turn and was worked on for {duration(action.service_seconds)}.")
 
 
 def headline(action: Action, name: str) -> Text:
@@ -131,7 +137,7 @@ def words(span: Step, action: Action) -> str:
     """What a step is, what it waited for, and what would have ended the wait."""
     text = span.meaning
     if span.step == "queued" and action.attempt > 1:
-        text = "the attempts before this one, then waited for a worker"
+        text = "the attempts before this one, then waited for its turn"
     if span.after:
         text += f"; after {span.after}"
     if span.limit_seconds is not None:

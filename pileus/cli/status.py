@@ -75,6 +75,7 @@ def _lines(told: dict[str, Any]) -> list[Any]:
         hosts if told["hosts"] else Text("no host has said yet that it lives", "yellow"),
         "",
         Text(f"Servers: {counts}"),
+        Text(f"Creates: {', '.join(f'{count} {word}' for word, count in told['creates'].items())}"),
     ]
 
 

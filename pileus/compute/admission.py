@@ -7,14 +7,16 @@ before it is computed: `waiting` for its turn; `blocked` where no host has room 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, case, exists, func, select, update
+from sqlalchemy import Integer, bindparam, case, exists, func, select, update
 
 from pileus.compute.leases import ALIVE, FREE, Taken
 from pileus.compute.tables import IS_OPEN_CREATE, actions, admission, servers, usage
+from pileus.errors import TooManyRequests
 from pileus.store import Tx
 from pileus.store.sql import Row, dialect
 
@@ -26,9 +28,8 @@ RELOOK_FIRST, RELOOK_MOST = 1.0, 30.0
 """Seconds after which a blocked create looks for room though nobody told of any; twice as long each time."""
 
 _BUILDING = ("queued", "sent")
-_STATE = bindparam("state")
 _RUNNING = select(func.count()).select_from(
-    select(actions.c.id).where(IS_OPEN_CREATE, actions.c.state.in_(_BUILDING)).limit(bindparam("most")).subquery()
+    select(actions.c.id).where(IS_OPEN_CREATE, actions.c.state.in_(_BUILDING)).limit(bindparam("most", type_=Integer)).subquery()
 )
 _LOCK = select(admission.c.virtual_time).where(admission.c.id == 1).with_for_update(skip_locked=True)
 _NEXT = (
@@ -36,7 +37,7 @@ _NEXT = (
     .join(servers, servers.c.id == actions.c.server_id)
     .where(IS_OPEN_CREATE, actions.c.state == "waiting", FREE)
     .order_by(actions.c.tag)
-    .limit(bindparam("most"))
+    .limit(bindparam("most", type_=Integer))
     .with_for_update(skip_locked=True)
 )
 _LET_IN = (
@@ -60,7 +61,7 @@ _BLOCKED = (
     select(actions.c.id, actions.c.tag)
     .where(IS_OPEN_CREATE, actions.c.state == "blocked", actions.c.tag > bindparam("after"))
     .order_by(actions.c.tag)
-    .limit(bindparam("most"))
+    .limit(bindparam("most", type_=Integer))
     .with_for_update(skip_locked=True)
 )
 _UNBLOCK = (
@@ -71,16 +72,16 @@ _UNBLOCK = (
 _IN = {state: exists(select(actions.c.id).where(IS_OPEN_CREATE, actions.c.state == state)) for state in ("waiting", "blocked")}
 _ANY = select(_IN["waiting"].label("waiting"), _IN["blocked"].label("blocked"))
 _BEFORE = select(func.count()).select_from(
-    select(actions.c.id).where(IS_OPEN_CREATE, actions.c.state == _STATE, actions.c.tag < bindparam("tag")).limit(MOST_SHOWN + 1).subquery()
+    select(actions.c.id).where(IS_OPEN_CREATE, actions.c.state == bindparam("state"), actions.c.tag < bindparam("tag")).limit(MOST_SHOWN + 1).subquery()
 )
 _COUNTS = select(actions.c.state, func.count().label("count")).where(IS_OPEN_CREATE).group_by(actions.c.state)
 _QUEUED = select(func.count()).select_from(
     select(actions.c.id)
     .where(IS_OPEN_CREATE, actions.c.project_id == bindparam("project"), actions.c.state.in_(("waiting", "blocked")))
-    .limit(bindparam("most"))
+    .limit(bindparam("most", type_=Integer))
     .subquery()
 )
-_OF_PROJECT = select(usage.c.admit_rate).where(usage.c.project_id == bindparam("project"))
+_OF_PROJECT = select(usage.c.admit_rate, usage.c.admitted_at).where(usage.c.project_id == bindparam("project"))
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def before(tx: Tx, action: Row) -> int:
 
 def counts(tx: Tx) -> dict[str, int]:
     """State → how many creates are in it, of those that are not over."""
-    return {row.state: row.count for row in tx.execute(_COUNTS)}
+    return {state: int(count) for state, count in tx.execute(_COUNTS)}
 
 
 def running(tx: Tx, most: int) -> int:
@@ -169,9 +170,34 @@ def queued(tx: Tx, project_id: str, most: int) -> int:
     return int(tx.execute(_QUEUED, {"project": project_id, "most": most}).scalar_one())
 
 
+def check_queue(tx: Tx, project_id: str, count: int, most: int) -> None:
+    """May a project have `count` more creates wait, `most` in all? Raises TooManyRequests with the time after which to try again.
+
+    Called when the project's usage row is locked, so that no two of its requests count the same.
+    """
+    waiting = queued(tx, project_id, most + 1)
+    if waiting + count <= most:
+        return
+    seconds = retry_after(waiting + count - most, rate(tx, project_id))
+    raise TooManyRequests(
+        f"Too many servers of this project wait to be made: {waiting} wait, {count} more were asked for, {most} may wait; "
+        f"try again in {seconds} s",
+        retry_after=seconds,
+    )
+
+
 def rate(tx: Tx, project_id: str) -> float:
-    """Creates of the project let in a second, of late; 0: nobody knows."""
-    return float(tx.execute(_OF_PROJECT, {"project": project_id}).scalar() or 0.0)
+    """Creates of the project let in a second, of late; 0: none that anybody knows of."""
+    row = tx.execute(_OF_PROJECT, {"project": project_id}).first()
+    if row is None or not row.admit_rate:
+        return 0.0
+    # Where nothing was let in for a while it is slower than it was.
+    return min(float(row.admit_rate), 1 / max(time.time() - row.admitted_at, 0.001))
+
+
+def retry_after(creates: int, per_second: float) -> int:
+    """Seconds until so many are let in at this rate, between 1 and 60."""
+    return 60 if per_second <= 0 else max(1, min(60, math.ceil(creates / per_second)))
 
 
 def _part(row: Any, columns: Any, start: int) -> Row:

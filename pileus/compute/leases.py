@@ -8,8 +8,9 @@ taking of the lease: whoever lost it changes nothing any more.
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, or_, select, update
+from sqlalchemy import Integer, bindparam, delete, exists, or_, select, update
 
 from pileus.compute.tables import IS_DELETE, IS_NO_DELETE, actions, admission, servers, workers
 from pileus.store import Tx
@@ -28,7 +29,7 @@ FREE = or_(
     servers.c.lease_until <= bindparam("now"),
     servers.c.lease_owner.not_in(select(workers.c.id).where(workers.c.seen_at > bindparam("alive_since"))),
 )
-_LEASED = {"lease_owner": bindparam("owner"), "lease_until": bindparam("until")}
+_LEASED: dict[str, Any] = {"lease_owner": bindparam("owner"), "lease_until": bindparam("until")}
 
 _DUE_ONE = select(actions).where(actions.c.id == bindparam("action"), actions.c.due_at <= bindparam("now"))
 _SERVER_OF_DUE = select(actions.c.server_id).where(actions.c.id == bindparam("action"), actions.c.due_at <= bindparam("now"))
@@ -52,7 +53,7 @@ _DUE_LANES = {
     .join(servers, servers.c.id == actions.c.server_id)
     .where(IS_DELETE if lane else IS_NO_DELETE, actions.c.due_at <= bindparam("now"), FREE)
     .order_by(actions.c.due_at)
-    .limit(bindparam("most"))
+    .limit(bindparam("most", type_=Integer))
     .with_for_update(of=servers, skip_locked=True)
     for lane in (True, False)
 }

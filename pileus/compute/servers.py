@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
 
 from pileus.clients.network import RequestedNic
-from pileus.compute import actions, quotas
+from pileus.compute import actions, admission, quotas
 from pileus.compute.lifecycle import VERBS, begin, refusal, status
 from pileus.compute.tables import servers
 from pileus.context import Context
@@ -53,9 +53,11 @@ def hostname_of(name: str, server_id: str) -> str:
 
 def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, count: int, limit: float) -> tuple[list[Row], list[str]]:
     """`count` servers with their create actions, all or none, that wait to be let in for at most `limit` seconds (0: for ever);
-    rows and action ids. Raises QuotaExceeded."""
+    rows and action ids. Raises QuotaExceeded, and TooManyRequests where too many of the project wait already."""
     flavor = wanted.flavor
     tag = quotas.take(tx, settings.quota, context.project, instances=count, cores=count * flavor["vcpus"], ram=count * flavor["ram"])
+    if settings.quota.queued_creates >= 0:
+        admission.check_queue(tx, context.project, count, settings.quota.queued_creates)
     now = time.time()
     reservation = "r-" + uuid.uuid4().hex[:8]
     made: list[Row] = []

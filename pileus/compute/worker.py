@@ -353,7 +353,6 @@ class Worker:
         limit = self._compute.settings.compute.blocked_limit
         await self._compute.store.write(outcomes.blocked, action, server, reason, limit)
         self._admitter.is_blocked()
-        self._admitter.ended()
 
     async def _turned_away(self, action: Row, server: Row) -> None:
         """Others were quicker to reach the host: to the queue again, for another one."""
@@ -395,7 +394,8 @@ class Worker:
         if await self._compute.store.write(outcomes.failed, action, failure, settings.plug_signal, server, queue_limit=limit):
             self._admitter.wake()
             self._launch(str(action["id"]))
-        self._admitter.room()
+        if server["host"] is not None:
+            self._admitter.room()
 
     async def _settle(self, server_id: str) -> None:
         """What was done here for a server under a lease that is lost: what the server does not hold goes back.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 from pileus.host.hypervisor import Hypervisor, Images
@@ -16,9 +17,16 @@ from pileus.host.switch import Tap, Taps
 from pileus.messages import Desired, GuestSpec
 from pileus.settings import Compute
 
+TELL_WAIT = 1.0
+"""Seconds of waiting for the network, with everything else done, after which it is told."""
+
+TellWait = Callable[[Desired, dict[str, float], str], Awaitable[None]]
+"""(message, stamps until now, the step that is waited for)."""
+
 
 class Builder:
-    """`starts`: guest processes started at once; what waits for its network does not count."""
+    """`starts`: guest processes started at once; what waits for its network does not count. `tell_wait`: called once for a build
+    that does nothing any more but wait for its network."""
 
     def __init__(
         self,
@@ -30,6 +38,7 @@ class Builder:
         limits: Compute,
         *,
         starts: int,
+        tell_wait: TellWait,
     ) -> None:
         self._hypervisor = hypervisor
         self._taps = taps
@@ -38,6 +47,7 @@ class Builder:
         self._signals = signals
         self._limits = limits
         self._starting = asyncio.Semaphore(starts)
+        self._tell_wait = tell_wait
 
     async def build(self, message: Desired, spec: GuestSpec, stamps: dict[str, float]) -> None:
         """Make the guest run on its ports, or ready to where that is not the goal, stamping the steps that are done.
@@ -52,8 +62,10 @@ class Builder:
                 async with asyncio.TaskGroup() as group:
                     image = group.create_task(self._image(message.spec or spec, stamps))
                     taps = await do("plugged", self._limits.plug_limit, self._open_taps(spec, opened))
-                    group.create_task(self._start_paused(message, spec, taps, image, stamps))
-                    group.create_task(self._connect(message, spec, signal, stamps))
+                    paused = group.create_task(self._start_paused(message, spec, taps, image, stamps))
+                    connected = group.create_task(self._connect(message, spec, signal, stamps))
+                    if spec.ports:
+                        group.create_task(self._watch(message, paused, connected, stamps))
         except BaseExceptionGroup as several:
             raise first_of(several) from None
         finally:
@@ -107,6 +119,13 @@ class Builder:
             levels = await self._network.levels(spec.ports)
             if all(port.port_id in levels for port in spec.ports):
                 stamps["wired"] = max(level.at for level in levels.values())
+
+    async def _watch(self, message: Desired, paused: asyncio.Task[None], connected: asyncio.Task[None], stamps: dict[str, float]) -> None:
+        """Say so when all but the network has been ready for a while."""
+        await asyncio.wait([paused])
+        _, waiting = await asyncio.wait([connected], timeout=TELL_WAIT)
+        if waiting and "plugged" in stamps:
+            await self._tell_wait(message, dict(stamps), "wired" if message.signal == "local" else "signalled")
 
     async def _late(self, limit: float, spec: GuestSpec) -> tuple[str, str]:
         """Which step the network's wait ended in, and what to say of it."""

@@ -22,6 +22,7 @@ from pileus.host.plug_signal import CallbackSignal, LocalSignal, PlugSignal
 from pileus.host.remote_agent import RemoteAgent
 from pileus.host.switch import Taps
 from pileus.messages import (
+    PROGRESS,
     REPORT,
     ConsoleRequest,
     ConsoleText,
@@ -30,6 +31,7 @@ from pileus.messages import (
     HostEvent,
     HostFacts,
     HostReport,
+    Progress,
     console_subject,
     desired_subject,
     event_subject,
@@ -74,7 +76,8 @@ class ComputePart:
         starts = settings.host.start_concurrency or os.cpu_count() or 1
         signals: dict[str, PlugSignal] = {"local": LocalSignal(network), "callback": self._callback}
         limits = settings.compute
-        builder = Builder(parts.hypervisor, parts.taps, network, parts.images, signals, limits, starts=starts)
+        tell = self._waits
+        builder = Builder(parts.hypervisor, parts.taps, network, parts.images, signals, limits, starts=starts, tell_wait=tell)
         self.guests = Guests(name, parts.hypervisor, network, builder, bus, limits, deletes=settings.host.delete_concurrency)
         self._in_use = self.guests.images_in_use
         parts.images.used_by(self._in_use)
@@ -82,6 +85,11 @@ class ComputePart:
         self._subscriptions: list[Subscription] = []
         self._forget: Callable[[], None] = lambda: None
         self._reporting: asyncio.Task[None] | None = None
+
+    async def _waits(self, message: Desired, stamps: dict[str, float], step: str) -> None:
+        """A build does nothing any more but wait: others may begin in its place."""
+        news = Progress(message.server_id, self.name, message.generation, stamps, step)
+        await self._bus.publish(from_host(self.name, PROGRESS), news)
 
     async def open(self) -> None:
         """Raises StartupError in one line."""
