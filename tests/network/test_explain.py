@@ -1,0 +1,98 @@
+"""Every statement that the network and placement execute for a boot, its end and its questions is served by an index, on a filled
+PostgreSQL. The statements are recorded, not listed: new ones are looked at too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import event, text
+
+from pileus.clients.network import RequestedNic
+from pileus.clients.placement import Inventory
+from pileus.messages import PortLevel
+from pileus.network import levels, networks, outbox, ports, servers, subnets, visible
+from pileus.network.config import read
+from pileus.placement import claims, providers
+from pileus.settings import Database, Quota, Settings
+from pileus.settings import Network as NetworkSettings
+from pileus.store import Tx
+from pileus.store.postgresql import PostgresStore
+from tests.engines.postgresql import PostgresServer
+from tests.network.conftest import ALICE
+
+CONFIG = read(Settings(network=NetworkSettings(default_type="local"), quota=Quota(port=-1)), notify=True)
+BIG = ("network_ports", "network_allocations", "network_free_addresses", "network_outbox", "placement_allocations", "placement_consumers")
+"""Tables that grow with servers. The others grow with hosts, networks and projects: few rows, which PostgreSQL rightly reads whole."""
+
+FILL = (
+    "insert into network_ports select 'f' || i, network_id, 'p' || i % 500, '', '', true, 'fa:' || i, 's' || i, 'compute:nova', true, "
+    "'[]', 'normal', '{}', 'ACTIVE', 'h' || i % 100, 1, 'wired', '', 'k', 's' || i, 0, '', i, i, 1 "
+    "from generate_series(1, 20000) i, (select network_id from network_ports limit 1) one",
+    "insert into network_allocations select subnet_id, lpad(to_hex(168427520 + i), 8, '0'), '10.10.' || i / 256 || '.' || i % 256, "
+    "'f' || i, 0, true from generate_series(1, 20000) i, (select subnet_id from network_allocations limit 1) one",
+    "insert into network_free_addresses (subnet_id, last, first, taken, freed) select 'n' || i % 50, to_hex(i), to_hex(i), 0, i "
+    "from generate_series(1, 20000) i",
+    "insert into network_outbox (port_id, version, generation, name, server_id, attempts, created_at, due_at, lease) "
+    "select 'f' || i, 'v', 1, 'network-vif-plugged', 's' || i, 0, i, 4e9 + i, '' from generate_series(1, 20000) i",
+    "insert into placement_consumers (id, project_id, user_id, generation, updated_at) select 's' || i, 'p' || i % 500, 'u', 1, i "
+    "from generate_series(1, 20000) i",
+    "insert into placement_allocations (consumer_id, provider_id, resource_class, used) select 's' || i, 'p1', 'VCPU', 1 "
+    "from generate_series(1, 20000) i",
+)
+
+
+async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer) -> None:
+    store = await PostgresStore.open(Database(url=await postgres.fresh(), max_pool_size=1), role="test")
+
+    def prepared(tx: Tx) -> str:
+        network = networks.create(tx, CONFIG, networks.NewNetwork("p-alice"))
+        subnets.create(tx, CONFIG, ALICE, subnets.NewSubnet(network["id"], "10.0.0.0/8", 4, "p-alice"))
+        providers.tell(tx, "p1", "h1", {"VCPU": Inventory(10**6)})
+        ports.create_on(tx, CONFIG, ALICE, [(network["id"], ports.NewPort("p-alice"))])
+        for statement in FILL:
+            tx.execute(text(statement))
+        tx.execute(text("analyze"))
+        return str(network["id"])
+
+    def lived(tx: Tx, network_id: str) -> None:
+        nics = [RequestedNic(network_id=network_id)]
+        servers.check(tx, CONFIG, ALICE, nics, 1)
+        claims.claim(tx, "new", "p1", {"VCPU": 1}, project_id="p", user_id="u")
+        made = servers.allocate(tx, CONFIG, ALICE, servers.Boot("new", "h1", "k", "name", "nova"), nics)
+        port_id = made[0].port_id
+        levels.details(tx, "h1", [port_id])
+        levels.take(tx, CONFIG, [PortLevel(port_id, "h1", 1, "plugged"), PortLevel(port_id, "h1", 1, "wired")])
+        outbox.next_due(tx)
+        outbox.settle(tx, outbox.take(tx, 4e9 - 1, 4e9, 10), [])
+        servers.readiness(tx, [port_id])
+        servers.addresses(tx, ["new"])
+        servers.ports_of(tx, "new")
+        visible.port(tx, ALICE, port_id)
+        servers.release(tx, CONFIG, "new", [])
+        claims.release(tx, "new")
+        one = ports.create_on(tx, CONFIG, ALICE, [(network_id, ports.NewPort("p-alice"))])[0]
+        ports.delete_one(tx, CONFIG, ALICE, one["id"])
+
+    network_id = await store.write(prepared)
+    seen: dict[str, Any] = {}
+
+    def explained(tx: Tx) -> list[str]:
+        def note(_connection: Any, _cursor: Any, statement: str, values: Any, _context: Any, many: bool) -> None:
+            if not many and not statement.lstrip().upper().startswith("INSERT"):
+                seen.setdefault(statement, values)
+
+        event.listen(tx, "before_cursor_execute", note)
+        try:
+            lived(tx, network_id)
+        finally:
+            event.remove(tx, "before_cursor_execute", note)
+        bad = []
+        for statement, values in seen.items():
+            plan = "\n".join(row[0] for row in tx.exec_driver_sql("EXPLAIN " + statement, values))
+            bad += [f"{statement}\n{plan}" for table in BIG if f"Seq Scan on {table}" in plan]
+        return bad
+
+    found = await store.write(explained)
+    await store.close()
+    assert len(seen) > 20
+    assert not found, "\n\n".join(found)
