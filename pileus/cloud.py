@@ -14,6 +14,7 @@ from pileus.errors import StartupError
 from pileus.hosts import HostPart, hollow_hosts, real_host
 from pileus.http.server import HttpServer, listening, public_url
 from pileus.lockfile import claimed
+from pileus.metrics_server import MetricsServer
 from pileus.parts import Stack
 from pileus.services import FACES, assemble
 from pileus.settings import Settings
@@ -64,6 +65,8 @@ class Cloud:
         stack.enter_context(claimed(self.state))
         listener = stack.enter_context(listening(settings.api.listen))
         self.base_url = settings.api.public_url or public_url(listener)
+        if settings.metrics.listen:
+            await stack.run(MetricsServer(settings.metrics.listen))
         store = await open_store(settings, role="up")
         stack.push_async_callback(store.close)
         bus = await open_bus(settings, name="up")

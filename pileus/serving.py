@@ -20,6 +20,7 @@ from pileus.host.service import Host
 from pileus.hosts import HostPart, Part, hollow_hosts, host_name, real_host
 from pileus.http.server import HttpServer
 from pileus.lockfile import claimed
+from pileus.metrics_server import MetricsServer
 from pileus.parts import Stack
 from pileus.services import Services, assemble
 from pileus.settings import Settings
@@ -63,6 +64,8 @@ class ControlProcess:
     async def start(self) -> None:
         """Raises StartupError in one line."""
         settings, stack = self.settings, self._stack
+        if settings.metrics.listen:
+            await stack.run(MetricsServer(settings.metrics.listen, self._place.index))
         store = await open_store(settings, role=self._role, processes=self._place.count)
         stack.push_async_callback(store.close)
         bus = await open_bus(settings, name=self._role)
@@ -111,6 +114,8 @@ class HostProcess:
     async def start(self) -> None:
         """Raises StartupError in one line."""
         self._stack.enter_context(claimed(self._state, "lock" if self._part == "both" else f"lock-{self._part}"))
+        if self.settings.metrics.listen:
+            await self._stack.run(MetricsServer(self.settings.metrics.listen))
         bus: Bus = await open_bus(self.settings, name="host", host=host_name(self.settings))
         self._stack.push_async_callback(bus.close)
         if self._hypervisor == "qemu":

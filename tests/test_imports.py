@@ -24,7 +24,19 @@ FLOORS: list[tuple[str, ...]] = [
     ("pileus.http",),
     ("pileus.store", "pileus.bus", "pileus.clients", "pileus.qemuimg", "pileus.tinyguest"),
     ("pileus.timeline",),
-    ("pileus.settings", "pileus.messages", "pileus.errors", "pileus.context", "pileus.parts", "pileus.metrics", "pileus.gather", "pileus.lockfile", "pileus.process", "pileus.supervisor"),
+    (
+        "pileus.settings",
+        "pileus.messages",
+        "pileus.errors",
+        "pileus.context",
+        "pileus.parts",
+        "pileus.metrics",
+        "pileus.metrics_server",
+        "pileus.gather",
+        "pileus.lockfile",
+        "pileus.process",
+        "pileus.supervisor",
+    ),
     ("pileus",),
 ]
 RULES_MAY_NOT = ("pileus.http", "pileus.host")

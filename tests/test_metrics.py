@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from pileus import metrics
+from pileus.choice import Choice
+from pileus.cloud import Cloud
 from pileus.errors import StartupError
-from pileus.metrics import MetricsServer
+from pileus.metrics_server import MetricsServer
+from pileus.settings import Api, Settings
+from pileus.settings import Host as HostSettings
+from pileus.settings import Metrics as MetricsSettings
 
 
 @pytest.fixture
@@ -49,3 +56,21 @@ async def test_nonsense_and_silence_end_with_the_server(server: MetricsServer) -
     await server.close()
     assert await silent.read() == b""
     other.close()
+
+
+async def test_a_started_cloud_shows_them(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        listen = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = Settings(
+        state=str(tmp_path),
+        api=Api(listen="127.0.0.1:0"),
+        host=HostSettings(hypervisor="simulated"),
+        metrics=MetricsSettings(listen=listen),
+    )
+    cloud = Cloud(settings, Choice("simulated", "a test"))
+    await cloud.start()
+    try:
+        async with httpx.AsyncClient() as client:
+            assert "python_info" in (await client.get(f"http://{listen}/metrics")).text
+    finally:
+        await cloud.close()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import RevisionStep
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from pileus.store import revisions
+FOLDER = Path(__file__).parent / "migrations"
 
 
 def scripts(config: Config | None = None) -> ScriptDirectory:
+    """The files and their order."""
     config = config or Config()
-    config.set_main_option("script_location", str(revisions.VERSIONS.parent))
+    config.set_main_option("script_location", str(FOLDER))
     return ScriptDirectory.from_config(config)
 
 
