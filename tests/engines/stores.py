@@ -99,7 +99,7 @@ def run_in_greenlet(pyfuncitem: pytest.Function) -> bool | None:
     made = pyfuncitem.funcargs.get("tx")
     if not isinstance(made, Connection) or made.dialect.name == "sqlite" or inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
-    wanted = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    wanted: dict[str, Any] = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
     runner: asyncio.Runner = made.info["runner"]
     runner.run(_end(greenlet_spawn(pyfuncitem.obj, **wanted)))
     return True

@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text
@@ -71,9 +72,11 @@ def check(tx: Tx) -> None:
         counted = {
             row.project_id: row.used for row in tx.execute(select(quota_usage).where(quota_usage.c.resource == resource)) if row.used
         }
-        real = dict(tx.execute(select(table.c.project_id, func.count()).group_by(table.c.project_id)).all())
+        real: dict[Any, Any] = dict(tx.execute(select(table.c.project_id, func.count()).group_by(table.c.project_id)).all())
         assert counted == real, resource
-    bound = dict(tx.execute(select(ports_table.c.network_id, func.count()).where(ports_table.c.host != "").group_by("network_id")).all())
+    bound: dict[Any, Any] = dict(
+        tx.execute(select(ports_table.c.network_id, func.count()).where(ports_table.c.host != "").group_by("network_id")).all()
+    )
     for row in rows(tx, select(networks_table)):
         assert row["bound"] == bound.get(row["id"], 0)
 
@@ -132,7 +135,7 @@ async def test_whatever_is_done_at_once_nobody_waits_in_a_circle(crowd: Postgres
         await crowd.write(levels.take, CONFIG, said)
 
     async def named(_: int) -> None:
-        network_id, _ = chance.choice(nets)
+        network_id, _subnet = chance.choice(nets)
         wanted = [WantedIP(None, parse_address(f"10.{i}.0.{chance.randrange(3, 60)}")) for i in range(3)]
         port = await crowd.write(port_on, network_id, [one for one in wanted if chance.random() < 0.5] or None)
         if chance.random() < 0.7:
