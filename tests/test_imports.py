@@ -32,7 +32,7 @@ FLOORS: list[tuple[str, ...]] = [
         "pileus.parts",
         "pileus.metrics",
         "pileus.metrics_server",
-        "pileus.gather",
+        "pileus.gather", "pileus.together",
         "pileus.lockfile",
         "pileus.process",
         "pileus.supervisor",
