@@ -177,7 +177,18 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="pileus-postgresql-", dir=MEMORY if quick else None))
         if self._as:
             shutil.chown(self._folder, "postgres", "postgres")
-        initdb = [self._programs / "initdb", "-D", self._folder / "data", "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        initdb = [
+            str(self._programs / "initdb"),
+            "-D",
+            str(self._folder / "data"),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+        ]
         subprocess.run(
             [*initdb, "--locale=C"], cwd=self._folder, check=True, timeout=LIMIT, stdout=subprocess.DEVNULL, env=self._environ(), **self._as
         )
@@ -250,7 +261,7 @@ class PostgresServer:
             time.sleep(0.002)
 
     def _psql(self, script: str) -> None:
-        command = [self._programs / "psql", "-qX", "-v", "ON_ERROR_STOP=1", self.url(user="postgres")]
+        command = [str(self._programs / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", self.url(user="postgres")]
         subprocess.run(command, input=script.encode(), check=True, timeout=LIMIT, stdout=subprocess.DEVNULL, env=self._environ())
 
     def __enter__(self) -> Self:

@@ -35,7 +35,7 @@ things = Table(
 class Engine:
     """An open store, and a way to stop its transactions in the middle: `hold` waits in one until `release`."""
 
-    def __init__(self, store: Store, hold: Callable[[Tx], None], release: Callable[[], Any]) -> None:
+    def __init__(self, store: Store, hold: Callable[[Tx], object], release: Callable[[], Any]) -> None:
         self.store = store
         self.hold = hold
         self.release = release
@@ -46,7 +46,7 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     if request.param == "sqlite":
         opened = await open_store(Settings(state=str(tmp_path)), role="test")
         event = threading.Event()
-        engine = Engine(opened, lambda _: event.wait(10) and None, event.set)
+        engine = Engine(opened, lambda _: event.wait(10), event.set)
         await opened.write(things.create)
         yield engine
         await opened.close()
@@ -56,9 +56,7 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     opened = await open_store(Settings(database=Database(url=url)), role="test")
     gate = await asyncpg.connect(url)
     await gate.execute("SELECT pg_advisory_lock(1)")
-    engine = Engine(
-        opened, lambda tx: tx.execute(sql("SELECT pg_advisory_xact_lock_shared(1)")) and None, lambda: asyncio.create_task(gate.close())
-    )
+    engine = Engine(opened, lambda tx: tx.execute(sql("SELECT pg_advisory_xact_lock_shared(1)")), lambda: asyncio.create_task(gate.close()))
     await opened.write(things.create)
     yield engine
     await opened.close()
