@@ -26,6 +26,8 @@ from bench.storms import Boots, Cloud, cloud, percentile
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 MS = 1000.0
+MOST_DELETES = 150
+"""A second: so many servers are kept ready for a window of deletes."""
 SETTLE = 2.0
 """Seconds after which nothing of a storm is under way any more."""
 
@@ -146,21 +148,25 @@ async def ports(folder: Path, plan: Plan) -> list[Figure]:
 async def deletes(folder: Path, plan: Plan) -> list[Figure]:
     """Windows of steady creates, in turns without and with deletes in flight."""
     ratios, rates, without, with_them = [], [], [], []
-    needed = round((plan.deletes + 250 * plan.delete_window) * plan.delete_pairs)
+    needed = round((plan.deletes + MOST_DELETES * plan.delete_window) * plan.delete_pairs)
     async with cloud(folder, plan.small_hosts) as c:
         await warm_up(c)
-        await c.fill(min(plan.many, needed))
+        await c.fill(needed)
         victims = await c.alive()
         await asyncio.sleep(SETTLE)
         for _ in range(plan.delete_pairs):
             calm = await window(c, plan.delete_rate, plan.delete_window)
             keeping = asyncio.create_task(keep_deleting(c, victims, plan.deletes))
-            while await c.open_deletes() < plan.deletes * 0.9 and not keeping.done():
+            while await c.open_deletes() < plan.deletes * 0.9:
                 await asyncio.sleep(0.02)
+                if keeping.done():
+                    keeping.result()
             begun = time.time()
             busy = await window(c, plan.delete_rate, plan.delete_window, drained=False)
             ended = min(time.time(), begun + plan.delete_window)
             rates.append(await c.deleted(begun, ended) / (ended - begun))
+            if keeping.done():
+                keeping.result()
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
             await c.clear([])
@@ -313,7 +319,7 @@ async def keep_deleting(c: Cloud, victims: list[str], in_flight: int) -> None:
     while True:
         missing = in_flight - await c.open_deletes()
         if missing > len(victims):
-            raise RuntimeError("no servers are left to delete; fill more")
+            raise RuntimeError("no servers are left to delete: raise MOST_DELETES")
         now = [victims.pop() for _ in range(max(0, missing))]
         await asyncio.gather(*[c.delete(server_id) for server_id in now])
         await asyncio.sleep(0.1)

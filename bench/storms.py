@@ -71,7 +71,7 @@ class Cloud:
     cluster: Cluster
     wire: Wire
     client: Client
-    database: asyncpg.Connection[Any]
+    database: asyncpg.Pool[Any]
     network: str
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
@@ -184,7 +184,7 @@ async def cloud(
     ) as cluster:
         client = Client("127.0.0.1", cluster.port)
         token = await _sign_in(client, cluster.password())
-        database = await asyncpg.connect(cluster.database)
+        database = await asyncpg.create_pool(cluster.database, min_size=1, max_size=3)
         wire = Wire("127.0.0.1", cluster.port, token)
         made = Cloud(cluster, wire, client, database, "")
         try:

@@ -210,4 +210,4 @@ async def test_an_agent_that_starts_anew_wires_all_again_and_goes_on_with_what_i
         assert {one.port_id: one.wired for one in await made.switch.ports()} == {"a": 1, "b": 2, "d": 1}
         for name in "abd":
             await made.told(name, "wired")
-        assert await made.dhcp.known() == {name: "net" for name in "abd"}
+        assert await made.dhcp.known() == dict.fromkeys("abd", "net")
