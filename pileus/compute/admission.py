@@ -71,9 +71,8 @@ _UNBLOCK = (
 )
 _IN = {state: exists(select(actions.c.id).where(IS_OPEN_CREATE, actions.c.state == state)) for state in ("waiting", "blocked")}
 _ANY = select(_IN["waiting"].label("waiting"), _IN["blocked"].label("blocked"))
-_BEFORE = select(func.count()).select_from(
-    select(actions.c.id).where(IS_OPEN_CREATE, actions.c.state == bindparam("state"), actions.c.tag < bindparam("tag")).limit(MOST_SHOWN + 1).subquery()
-)
+_AHEAD = select(actions.c.id).where(IS_OPEN_CREATE, actions.c.state == bindparam("state"), actions.c.tag < bindparam("tag"))
+_BEFORE = select(func.count()).select_from(_AHEAD.limit(MOST_SHOWN + 1).subquery())
 _COUNTS = select(actions.c.state, func.count().label("count")).where(IS_OPEN_CREATE).group_by(actions.c.state)
 _QUEUED = select(func.count()).select_from(
     select(actions.c.id)
@@ -192,7 +191,7 @@ def rate(tx: Tx, project_id: str) -> float:
     if row is None or not row.admit_rate:
         return 0.0
     # Where nothing was let in for a while it is slower than it was.
-    return min(float(row.admit_rate), 1 / max(time.time() - row.admitted_at, 0.001))
+    return float(min(row.admit_rate, 1 / max(time.time() - row.admitted_at, 0.001)))
 
 
 def retry_after(creates: int, per_second: float) -> int:

@@ -34,6 +34,7 @@ from pileus.network.client import InProcessNetwork
 from pileus.network.service import Network
 from pileus.placement.service import Placement
 from pileus.settings import Settings
+from pileus.store import Store
 from pileus.store.sqlite import SqliteStore
 from tests.boot.callback import DirectEvents
 
@@ -67,7 +68,7 @@ class Cloudlet:
         self.dhcp = {name: SimulatedDhcp() for name in self.names}
 
     async def open(self) -> None:
-        self.store = await asyncio.to_thread(SqliteStore.open, self.folder / "pileus.db")
+        self.store = await self.open_store()
         self.placement = Placement(self.store)
         callback = self.settings.compute.plug_signal == "callback"
         self.network = Network(self.store, self.bus, self.settings, notify=callback)
@@ -82,6 +83,9 @@ class Cloudlet:
             await self.start_host(name)
         await self.until(self._all_known)
         self.net = await self.store.write(self._make_network)
+
+    async def open_store(self) -> Store:
+        return await asyncio.to_thread(SqliteStore.open, self.folder / "pileus.db")
 
     async def close(self) -> None:
         for name in list(self.hosts):

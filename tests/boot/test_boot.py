@@ -164,7 +164,7 @@ async def test_a_refused_notification_is_sent_again(tmp_path: Path) -> None:
 
 
 async def test_no_valid_host(tmp_path: Path) -> None:
-    async with cloudlet(tmp_path, settings(simulated={"memory_mb": 700})) as cloud:
+    async with cloudlet(tmp_path, settings(compute={"blocked_limit": 0.0}, simulated={"memory_mb": 700})) as cloud:
         ids = await cloud.create(count=3)
         found = [await cloud.settled(server_id) for server_id in ids]
         assert sorted(server["vm_state"] for server in found) == ["active", "active", "error"]

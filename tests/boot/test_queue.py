@@ -141,7 +141,7 @@ async def test_what_waits_is_deleted_at_once(tmp_path: Path, state: str) -> None
     async with cloudlet(tmp_path, chosen, hosts=1) as cloud:
         if state == "blocked":
             await cloud.store.write(_fill, cloud)
-        first, second = await cloud.create(count=2)
+        _, second = await cloud.create(count=2)
         await cloud.until(state_of(cloud, second, state))
         await cloud.compute.act(USER, second, "delete")
         assert (await cloud.settled(second, 2.0))["vm_state"] == "deleted"
@@ -272,7 +272,5 @@ def _fill(tx: Tx, cloud: Cloudlet) -> None:
     tx.execute(update(inventories).where(inventories.c.resource_class == "MEMORY_MB").values(used=inventories.c.capacity))
 
 
-def _count(tx: Tx, host: str, **values: Any) -> None:
+def _count(tx: Tx, /, host: str, **values: Any) -> None:
     tx.execute(update(hosts_table).where(hosts_table.c.name == host).values(**values))
-
-

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pileus.compute import beats
+from pileus.compute import beats, hosts
 from pileus.compute.scheduler import HostPicture, NoValidHost, Request, Scheduler, objection, room
 from pileus.messages import HostFacts
 from pileus.placement.service import Placement
