@@ -14,10 +14,10 @@ SOURCES := pileus tests bench
 # The small guest of tests and benchmark (the demo makes it itself). Where it cannot be made the reason is told, and guests are simulated.
 GUEST := if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(BIN)/python -m pileus.tinyguest >/dev/null || true; fi
 
-.PHONY: help demo test check bench format clean parts engines
+.PHONY: help demo test check bench bench-scale format clean parts engines
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 demo: parts .venv/runtime.done ## a throw-away cloud: two servers, proved from inside, timed, deleted without a trace
 	@$(BIN)/pileus demo
@@ -34,6 +34,9 @@ check: .venv/dev.done ## ruff and mypy --strict
 bench: engines .venv/dev.done ## the figures: a table, and bench/results/cloud.json
 	@$(GUEST)
 	@$(BIN)/python -m bench
+
+bench-scale: engines .venv/dev.done ## storms on many processes and hosts: a table, and bench/results/scale.json (25 minutes; some: FIGURES="cpu ports")
+	@$(BIN)/python -m bench.scale $(FIGURES)
 
 format: .venv/dev.done ## put the source into its form
 	@$(BIN)/ruff check --fix $(SOURCES)
