@@ -90,18 +90,19 @@ async def stop_daemons(folder: Path) -> None:
         namespace.close()
 
 
-def borrow_device(folder: Path, device: str) -> None:
-    """Move a device of the machine into the switch's namespace, to be given back at the end. Raises StartupError."""
+def borrow_device(folder: Path, device: str, setting: str) -> None:
+    """Move a device of the machine, which the setting names, into the switch's namespace, to be given back at the end.
+    Raises StartupError."""
     if not privileged.link_exists(device):
-        raise StartupError(f"host.bridge_mappings: there is no network device {device!r}")
+        raise StartupError(f"{setting}: there is no network device {device!r}")
     if privileged.has_address(device):
-        raise StartupError(f"host.bridge_mappings: {device!r} carries this machine's address; give Pileus a device of its own")
+        raise StartupError(f"{setting}: {device!r} carries this machine's address; give Pileus a device of its own")
     with (folder / _BORROWED).open("a") as file:
         file.write(device + "\n")
     try:
         privileged.move_link(device, namespace_name(folder))
     except OSError as error:
-        raise StartupError(f"host.bridge_mappings: {device!r} cannot be taken: {error.strerror}") from None
+        raise StartupError(f"{setting}: {device!r} cannot be taken: {error.strerror}") from None
 
 
 def _give_back(folder: Path) -> None:

@@ -126,19 +126,27 @@ class Database:
             some = uuids[start : start + _LARGEST_REMOVAL]
             await self.apply(rows.delete_ports(self._bridge_uuid(self.bridge), some))
 
-    async def ensure_bridge(self, name: str, notes: Mapping[str, str]) -> None:
-        """Make a bridge, or make an existing one what it must be. Raises SwitchError."""
+    def port_note(self, name: str, key: str) -> str:
+        """What is noted in an interface's `external_ids`; empty where nothing is, and where there is none."""
+        found = [row for row in self._ovsdb.rows["Interface"].values() if row["name"] == name]
+        return str(found[0]["external_ids"].get(key, "")) if found else ""
+
+    async def ensure_bridge(self, name: str, notes: Mapping[str, str], *, forwards: bool = False) -> None:
+        """Make a bridge, or make an existing one what it must be. `forwards`: by itself, as any Ethernet switch; otherwise it does what
+        flows say. Raises SwitchError."""
         try:
             standing = self._bridge_uuid(name)
         except SwitchError:
-            await self._transact(rows.insert_bridge(self._root(), name, notes))
+            await self._transact(rows.insert_bridge(self._root(), name, notes, forwards=forwards))
         else:
-            await self._transact([rows.keep_bridge(standing)])
+            await self._transact([rows.keep_bridge(standing, forwards=forwards)])
 
-    async def ensure_port(self, bridge: str, name: str, *, kind: str = "", options: Mapping[str, str] = {}) -> None:
+    async def ensure_port(
+        self, bridge: str, name: str, *, kind: str = "", options: Mapping[str, str] = {}, notes: Mapping[str, str] = {}
+    ) -> None:
         """Have a port that belongs to no network (a device, a patch) on a bridge. Raises SwitchError."""
         if name not in self._port_uuids:
-            notes = {"pileus-bridge": self.bridge}
+            notes = {"pileus-bridge": self.bridge, **notes}
             await self._transact(rows.insert_port(self._bridge_uuid(bridge), name, notes, kind=kind, options=options))
 
     async def remove_port(self, bridge: str, name: str) -> None:

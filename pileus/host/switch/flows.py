@@ -3,10 +3,15 @@
     CLASSIFY    in_port (untagged frames only)  → registers: source port, network's tag, conntrack zone
     ANTI_SPOOF  a secured port's own MAC, IP, ARP, ND and DHCP-client packets pass; no DHCP server, no router advertisement
     EGRESS      security of what a port sends: passes for now
-    L2          a known MAC → destination port · broadcast and multicast → the network's flood group · else → its unknown group
+    L2          a known MAC → destination port · broadcast and multicast → the network's flood group · else → its unknown group, in a
+                tunnel network by way of:
+    LEARNED     MACs that were seen to come from another host, or from a port that may own several
+    DELIVER     to the host or port that LEARNED has found, else → the unknown group
     UNKNOWN     which ports may take a unicast that no port of this host owns: unsecured ones, and owners of address pairs with that MAC
     INGRESS     security of what a port receives, once for each destination port: passes for now
     UPLINK      out to the physical network with the local tag, but for what stays on this host
+    TUNNEL      out to the hosts that share a tunnel network (its remote group, one bucket a host), but for what stays on this host, and
+                what came from another one
     OUTPUT      to the destination register's port
 
 How a broadcast gets its ingress stage: the flood group has one bucket for each port, which sets the destination register and searches
@@ -16,8 +21,11 @@ to ports that may own any MAC), never to the other guests. The switch's limit of
 of one network on one host. Sources of a conntrack stage: EGRESS has the source port in `reg0`, INGRESS the destination in `reg2`, and the
 zone of the network stands in `reg3`.
 
+A tunnel network's packets carry its VNI. Which host a MAC is on is learned from its packets and forgotten after a time, so that nobody
+has to be told of ports (docs/decisions/0013). What came by a tunnel goes to ports of this host only: tunnels are a full mesh.
+
 A DHCP server serves its own host's guests only, and has the same MAC and address on every host: what it sends does not leave the
-host, and what comes from outside does not reach it (register `ORIGIN`).
+host, what comes from outside does not reach it (register `ORIGIN`), and what is meant for it goes through no tunnel.
 
 Every flow has a cookie: its kind in the high byte, then 56 bits of the id. What is wired is written into flows as well: a
 MARKER flow, which no packet reaches, stands and falls with the flows of its port, for it is in the same bundle.
@@ -26,8 +34,9 @@ MARKER flow, which no packet reaches, stands and falls with the flows of its por
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pileus.host.switch import antispoof
@@ -41,6 +50,7 @@ from pileus.host.switch.openflow import (
     Flow,
     FoundFlow,
     InsertBucket,
+    Learn,
     Message,
     Output,
     OutputRegister,
@@ -54,11 +64,12 @@ from pileus.host.switch.openflow import (
 )
 from pileus.messages import PortWiring
 
-CLASSIFY, ANTI_SPOOF, EGRESS, L2, UNKNOWN, INGRESS, UPLINK, OUTPUT, MARKER = 0, 10, 20, 30, 35, 40, 45, 50, 250
-SOURCE, NETWORK, DESTINATION, ZONE, ORIGIN = "reg0", "reg1", "reg2", "reg3", "reg4"
+CLASSIFY, ANTI_SPOOF, EGRESS, L2, LEARNED, DELIVER, UNKNOWN = 0, 10, 20, 30, 32, 34, 35
+INGRESS, UPLINK, TUNNEL, OUTPUT, MARKER = 40, 45, 46, 50, 250
+SOURCE, NETWORK, DESTINATION, ZONE, ORIGIN, FOUND = "reg0", "reg1", "reg2", "reg3", "reg4", "reg5"
 
-PORT_KIND, NETWORK_KIND, DHCP_KIND, UPLINK_KIND, BASE_KIND = 1, 2, 3, 4, 5
-LAYOUT = 2
+PORT_KIND, NETWORK_KIND, DHCP_KIND, UPLINK_KIND, BASE_KIND, TUNNEL_KIND, LEARNED_KIND = 1, 2, 3, 4, 5, 6, 7
+LAYOUT = 3
 """Version of these tables. A bridge that holds another one is emptied and wired anew."""
 
 _KIND_SHIFT = 56
@@ -67,12 +78,24 @@ _MULTICAST = (0x010000000000, 0x010000000000)
 
 _FLOOD, _TAKES_UNKNOWN = 1, 2
 _OUTSIDE, _HOST_ONLY = 1, 2
+_FAR, _NEAR = 1, 2
+LEARNED_FOR = 300
+"""Seconds after the last packet of a MAC from which it is no more known where that MAC is."""
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """How a network leaves this host: by the switch's port for tunnels of its type, with its VNI. `ipv6`: the underlay's version."""
+
+    port: int
+    vni: int
+    ipv6: bool = False
 
 
 @dataclass(frozen=True)
 class Mark:
     """What a marker flow says. Of a port: the generation it is wired at, its port number and which groups it has buckets in.
-    Of a network only the tag; of its uplink the patch port's number too."""
+    Of a network only the tag; of its uplink or tunnel the patch or tunnel port's number too."""
 
     generation: int
     ofport: int
@@ -97,10 +120,12 @@ def kind_of(cookie: int) -> int:
 def base() -> list[Message]:
     """The flows of the tables themselves: a miss drops, said explicitly, and the output by register."""
     own = base_cookie()
-    tables = (CLASSIFY, ANTI_SPOOF, EGRESS, L2, UNKNOWN, INGRESS, UPLINK, OUTPUT, MARKER)
+    tables = (CLASSIFY, ANTI_SPOOF, EGRESS, L2, LEARNED, DELIVER, UNKNOWN, INGRESS, UPLINK, TUNNEL, OUTPUT, MARKER)
     return [
         *(Flow(table, 0, own) for table in tables),
+        Flow(DELIVER, 50, own, {FOUND: _NEAR}, goto=INGRESS),
         Flow(UPLINK, 100, own, {ORIGIN: _HOST_ONLY}),
+        *(Flow(TUNNEL, 100, own, {ORIGIN: origin}) for origin in (_HOST_ONLY, _OUTSIDE)),
         Flow(OUTPUT, 1, own, actions=(OutputRegister(DESTINATION),)),
     ]
 
@@ -132,13 +157,13 @@ def add_network(network_id: str, tag: int) -> list[Message]:
 
 
 def remove_network(network_id: str, tag: int) -> list[Message]:
-    """The network's own flows and groups, and its uplink."""
-    flows = [DeleteFlows(cookie(kind, network_id)) for kind in (NETWORK_KIND, UPLINK_KIND)]
+    """The network's own flows and groups, and its uplink or tunnel."""
+    flows = [DeleteFlows(cookie(kind, network_id)) for kind in (NETWORK_KIND, UPLINK_KIND, TUNNEL_KIND, LEARNED_KIND)]
     return [*flows, *remove_groups(tag)]
 
 
 def remove_groups(tag: int) -> list[Message]:
-    return [DeleteGroup(_flood_group(tag)), DeleteGroup(_unknown_group(tag))]
+    return [DeleteGroup(group(tag)) for group in (_flood_group, _unknown_group, _remote_group)]
 
 
 def add_uplink(network_id: str, tag: int, patch: int) -> list[Message]:
@@ -158,6 +183,57 @@ def add_uplink(network_id: str, tag: int, patch: int) -> list[Message]:
 def remove_uplink(own: int, mark: Mark) -> list[Message]:
     """The other way round, while the network stays; by cookie and mark, as the switch told them."""
     return [DeleteFlows(own), *(RemoveBucket(group, mark.ofport) for group in (_flood_group(mark.tag), _unknown_group(mark.tag)))]
+
+
+def add_tunnel(network_id: str, tag: int, tunnel: Tunnel) -> list[Message]:
+    """Join a network to the tunnels of its type; to which hosts, `change_members` says.
+
+    Packets are taken from whoever knows the VNI: the underlay is the operator's, and a host that has just come is heard before we
+    are told of it.
+    """
+    own = cookie(TUNNEL_KIND, network_id)
+    far: dict[str, int | str] = {FOUND: _FAR}
+    far |= {"tun_ipv6_dst": "tun_ipv6_src"} if tunnel.ipv6 else {"tun_dst": "tun_src"}
+    take = (*_registers(tunnel.port, tag), SetField(ORIGIN, _OUTSIDE), _learn(cookie(LEARNED_KIND, network_id), far))
+    send = (SetField("tun_id", tunnel.vni), Output(tunnel.port))
+    return [
+        _marker(own, Mark(0, tunnel.port, tag)),
+        DeleteGroup(_remote_group(tag)),
+        AddGroup(_remote_group(tag)),
+        Flow(CLASSIFY, 100, own, {"in_port": tunnel.port, "tun_id": tunnel.vni, "vlan_vid": 0}, take, goto=L2),
+        Flow(L2, 20, own, {NETWORK: tag}, (Resubmit(LEARNED), Resubmit(DELIVER))),
+        Flow(DELIVER, 50, own, {NETWORK: tag, FOUND: _FAR, ORIGIN: 0}, send),
+        Flow(DELIVER, 10, own, {NETWORK: tag, FOUND: 0}, (ToGroup(_unknown_group(tag)),)),
+        Flow(TUNNEL, 50, own, {NETWORK: tag}, (ToGroup(_remote_group(tag)),)),
+        *(InsertBucket(group, tunnel.port, (Resubmit(TUNNEL),)) for group in (_flood_group(tag), _unknown_group(tag))),
+    ]
+
+
+def remove_tunnel(own: int, mark: Mark) -> list[Message]:
+    """The other way round, while the network stays; by cookie and mark, as the switch told them."""
+    buckets = [RemoveBucket(group, mark.ofport) for group in (_flood_group(mark.tag), _unknown_group(mark.tag))]
+    return [DeleteFlows(own), DeleteFlows(_learned(own)), *buckets, DeleteGroup(_remote_group(mark.tag))]
+
+
+def change_members(
+    network_id: str, tag: int, tunnel: Tunnel, before: Mapping[str, int] | None, addresses: Collection[str]
+) -> tuple[list[Message], dict[str, int]]:
+    """Send what is for all to the hosts with these tunnel addresses: the changes, and the buckets then, by address. `before`: those
+    that stand; None: not known, so that all are made anew. What was learned is forgotten when a host goes: it may have been there."""
+    group = _remote_group(tag)
+    standing = dict(before or {})
+    gone = sorted(standing.keys() - set(addresses))
+    changes: list[Message] = [RemoveBucket(group, None)] if before is None else []
+    changes += [RemoveBucket(group, standing.pop(address)) for address in gone]
+    if gone or before is None:
+        changes.append(DeleteFlows(cookie(LEARNED_KIND, network_id)))
+    free = max(standing.values(), default=0) + 1
+    for bucket, address in enumerate(sorted(set(addresses) - standing.keys()), free):
+        where = ipaddress.ip_address(address)
+        target = SetField("tun_dst" if where.version == 4 else "tun_ipv6_dst", int(where))
+        changes.append(InsertBucket(group, bucket, (SetField("tun_id", tunnel.vni), target, Output(tunnel.port))))
+        standing[address] = bucket
+    return changes, standing
 
 
 def add_segment(network_id: str, tag: int, segmentation_id: int, patch: int, device: int) -> list[Message]:
@@ -188,22 +264,31 @@ def add_port(port: PortWiring, ofport: int, tag: int) -> list[Message]:
     """A port's flows (those it had go in the same bundle); its buckets are `change_buckets`."""
     own = cookie(PORT_KIND, port.port_id)
     mark = mark_of(port, ofport, tag)
-    flows: list[Message] = [DeleteFlows(own), _marker(own, mark)]
+    flows: list[Message] = [*remove_port(own), _marker(own, mark)]
     if not port.admin_up:
         return [*flows, Flow(CLASSIFY, 100, own, {"in_port": ofport})]
-    flows.append(_classify(own, ofport, tag, ANTI_SPOOF if port.port_security else L2))
+    # A MAC that several may own moves with whoever sends by it, from other hosts, too.
+    wanders = mark.unknown and port.network_type in ("geneve", "vxlan")
+    learns = (_learn(_learned(own), {FOUND: _NEAR, DESTINATION: SOURCE}),) if wanders else ()
+    classified = (*_registers(ofport, tag), *(() if port.port_security else learns))
+    flows.append(Flow(CLASSIFY, 100, own, {"in_port": ofport, "vlan_vid": 0}, classified, goto=ANTI_SPOOF if port.port_security else L2))
     flows += _delivery(own, ofport, tag, number_of_mac(port.mac))
     if port.port_security:
         flows += [
             Flow(ANTI_SPOOF, rule.priority, own, {"in_port": ofport, **rule.match}, goto=EGRESS if rule.passes else None)
             for rule in antispoof.rules(port)
         ]
-        flows.append(Flow(EGRESS, 50, own, {SOURCE: ofport}, goto=L2))
+        flows.append(Flow(EGRESS, 50, own, {SOURCE: ofport}, learns, goto=L2))
         macs = {number_of_mac(pair.mac) for pair in port.allowed_pairs} - {number_of_mac(port.mac)}
         flows += [Flow(UNKNOWN, 50, own, {DESTINATION: ofport, "eth_dst": mac}, goto=INGRESS) for mac in sorted(macs)]
     else:
         flows.append(Flow(UNKNOWN, 50, own, {DESTINATION: ofport}, goto=INGRESS))
     return flows
+
+
+def remove_port(own: int) -> list[Message]:
+    """The flows of a port or DHCP device, by its cookie; its buckets are `change_buckets`."""
+    return [DeleteFlows(own), DeleteFlows(_learned(own))]
 
 
 def add_dhcp_device(network_id: str, mac: str, ofport: int, tag: int) -> list[Message]:
@@ -216,6 +301,7 @@ def add_dhcp_device(network_id: str, mac: str, ofport: int, tag: int) -> list[Me
         Flow(CLASSIFY, 100, own, {"in_port": ofport, "vlan_vid": 0}, registers, goto=L2),
         *_delivery(own, ofport, tag, number_of_mac(mac)),
         Flow(INGRESS, 60, own, {DESTINATION: ofport, ORIGIN: _OUTSIDE}),
+        Flow(TUNNEL, 90, own, {NETWORK: tag, "eth_type": 0x0800, "ip_proto": 17, "udp_dst": 67}),
     ]
 
 
@@ -238,8 +324,14 @@ def _buckets(mark: Mark | None) -> Iterator[tuple[tuple[int, int], tuple[Action,
         yield (_unknown_group(mark.tag), mark.ofport), (SetField(DESTINATION, mark.ofport), Resubmit(UNKNOWN))
 
 
-def _classify(own: int, ofport: int, tag: int, next_table: int) -> Flow:
-    return Flow(CLASSIFY, 100, own, {"in_port": ofport, "vlan_vid": 0}, _registers(ofport, tag), goto=next_table)
+def _learn(own: int, load: Mapping[str, int | str]) -> Learn:
+    """What is sent to the packet's sender in this network from now on."""
+    return Learn(LEARNED, 10, own, LEARNED_FOR, {NETWORK: NETWORK, "eth_dst": "eth_src"}, load)
+
+
+def _learned(own: int) -> int:
+    """The cookie of what is learned from the port or network with this cookie."""
+    return LEARNED_KIND << _KIND_SHIFT | own & (1 << _KIND_SHIFT) - 1
 
 
 def _registers(ofport: int, tag: int) -> tuple[Action, ...]:
@@ -279,3 +371,7 @@ def _flood_group(tag: int) -> int:
 
 def _unknown_group(tag: int) -> int:
     return 1 << 12 | tag
+
+
+def _remote_group(tag: int) -> int:
+    return 2 << 12 | tag

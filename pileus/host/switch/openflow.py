@@ -2,7 +2,7 @@
 
 1.5 and not 1.4 because it can insert and remove a single bucket of a group: a flood list that is not rewritten with each port.
 Sources: OpenFlow Switch Specification 1.5.0 (sections 7.1 to 7.3), and Open vSwitch's extensions under vendor 0x2320 (registers,
-`resubmit`, `output` to a register).
+tunnel fields, `resubmit`, `output` to a register, `learn`; ovs-fields(7), ovs-actions(7)).
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ _IN_PORT = 0xFFF8
 _FIELDS: dict[str, tuple[int, int, int]] = {
     "in_port": (0x8000, 0, 4),
     "metadata": (0x8000, 2, 8),
+    "tun_id": (0x8000, 38, 8),
+    "tun_src": (0x0001, 31, 4),
+    "tun_dst": (0x0001, 32, 4),
+    "tun_ipv6_src": (0x0001, 109, 16),
+    "tun_ipv6_dst": (0x0001, 110, 16),
     **{f"reg{number}": (0x0001, number, 4) for number in range(8)},
     "eth_dst": (0x8000, 3, 6),
     "eth_src": (0x8000, 4, 6),
@@ -100,7 +105,20 @@ class Resubmit:
     table: int
 
 
-Action = Output | OutputRegister | SetField | PushVlan | PopVlan | ToGroup | Resubmit
+@dataclass(frozen=True)
+class Learn:
+    """Make (or renew) a flow in `table`: what matches the packet's value of `match`, field → field of the packet, is loaded with
+    `load`, field → number, or the packet's field. It ends when nothing has renewed it for `lasts` seconds."""
+
+    table: int
+    priority: int
+    cookie: int
+    lasts: int
+    match: Mapping[str, str]
+    load: Mapping[str, int | str]
+
+
+Action = Output | OutputRegister | SetField | PushVlan | PopVlan | ToGroup | Resubmit | Learn
 
 
 @dataclass(frozen=True)
@@ -146,10 +164,10 @@ class InsertBucket:
 
 @dataclass(frozen=True)
 class RemoveBucket:
-    """An error where there is no such bucket."""
+    """An error where there is no such bucket. None: all of the group."""
 
     group: int
-    bucket: int
+    bucket: int | None
 
 
 Message = Flow | DeleteFlows | AddGroup | DeleteGroup | InsertBucket | RemoveBucket
@@ -318,6 +336,30 @@ def _output_register(action: OutputRegister) -> bytes:
     return struct.pack("!HHIHH4sH6x", 0xFFFF, 24, _NICIRA, 15, 8 * size - 1, source, 0)
 
 
+_MATCH_FROM_FIELD, _LOAD_FROM_FIELD, _LOAD_NUMBER = 0x0000, 0x0800, 0x2800
+
+
+def _learn(action: Learn) -> bytes:
+    specs = b"".join(_learned(_MATCH_FROM_FIELD, name, source) for name, source in action.match.items())
+    for name, value in action.load.items():
+        specs += _learned(_LOAD_FROM_FIELD if isinstance(value, str) else _LOAD_NUMBER, name, value)
+    length = 32 + len(specs)
+    head = (0xFFFF, length + -length % 8, _NICIRA, 16, 0, action.lasts, action.priority, action.cookie, 0, action.table, 0, 0)
+    return _padded(struct.pack("!HHIHHHHQHBxHH", *head) + specs)
+
+
+def _learned(kind: int, name: str, value: int | str) -> bytes:
+    """One part of what is learned: header, source, and the whole of a field from its bit 0."""
+    size = _FIELDS[name][2]
+    source = _whole(value) if isinstance(value, str) else value.to_bytes(2 * -(-8 * size // 16), "big")
+    return struct.pack("!H", kind | 8 * size) + source + _whole(name)
+
+
+def _whole(name: str) -> bytes:
+    kind, number, size = _FIELDS[name]
+    return struct.pack("!HBBH", kind, number << 1, size, 0)
+
+
 _ACTIONS: dict[type, Callable[..., bytes]] = {
     Output: lambda action: struct.pack("!HHIH6x", 0, 16, action.port, 0),
     OutputRegister: _output_register,
@@ -326,6 +368,7 @@ _ACTIONS: dict[type, Callable[..., bytes]] = {
     PopVlan: lambda action: struct.pack("!HH4x", 18, 8),
     ToGroup: lambda action: struct.pack("!HHI", 22, 8, action.group),
     Resubmit: lambda action: struct.pack("!HHIHHB3x", 0xFFFF, 16, _NICIRA, 14, _IN_PORT, action.table),
+    Learn: _learn,
 }
 
 
@@ -380,5 +423,5 @@ _ENCODERS: dict[type, Callable[..., bytes]] = {
     AddGroup: lambda change, xid: _group(xid, _GROUP_ADD, change.group, _ALL_BUCKETS),
     DeleteGroup: _delete_group,
     InsertBucket: _insert_bucket,
-    RemoveBucket: lambda change, xid: _group(xid, _GROUP_REMOVE, change.group, change.bucket),
+    RemoveBucket: lambda change, xid: _group(xid, _GROUP_REMOVE, change.group, _ALL_BUCKETS if change.bucket is None else change.bucket),
 }

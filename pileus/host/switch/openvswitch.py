@@ -20,11 +20,11 @@ from pileus.errors import StartupError
 from pileus.host import netlink, privileged
 from pileus.host.chores import Chores
 from pileus.host.privileged import Namespace, tap_name
-from pileus.host.switch import SwitchError, SwitchPort, Tap, rows
+from pileus.host.switch import SwitchError, SwitchPort, Tap, rows, underlay
 from pileus.host.switch.bridge import BridgeError
 from pileus.host.switch.daemons import borrow_device, database_socket, namespace_name, start_daemons
 from pileus.host.switch.database import Database
-from pileus.host.switch.flows import DHCP_KIND, PORT_KIND, cookie
+from pileus.host.switch.flows import DHCP_KIND, PORT_KIND, Tunnel, cookie
 from pileus.host.switch.pipeline import Pipeline, Uplink
 from pileus.host.switch.rows import Plugged
 from pileus.host.switch.sockets import SwitchGone
@@ -52,7 +52,8 @@ class OpenVSwitch:
     on_reset: Callable[[], None] | None = None
 
     def __init__(self, folder: Path, settings: settings.Host) -> None:
-        self.tunnel_address = ""
+        self._underlay = underlay.read(settings)
+        self.tunnel_address = self._underlay.address if self._underlay else ""
         self._folder = folder
         self._own = not settings.switch_db
         self._switch_db = settings.switch_db
@@ -61,6 +62,7 @@ class OpenVSwitch:
         socket = database_socket(folder) if self._own else Path(settings.switch_db.removeprefix("unix:"))
         self._run_folder = socket.parent
         self._namespace = Namespace(namespace_name(folder) if self._own else "")
+        self._greeted: set[str] = set()
         self._watches = Watches()
         self._pipeline = Pipeline(self._lost)
         self._database = Database(socket, self._bridge, on_port=self._port_changed, on_lost=self._lost)
@@ -105,21 +107,28 @@ class OpenVSwitch:
                 await self._database.remove_bridge(bridge)
         for physical, device in self._mappings.items():
             names = _physical_names(physical)
-            if self._own and not await self._namespace.run(privileged.link_exists, device):
-                await asyncio.to_thread(borrow_device, self._folder, device)
+            await self._borrow(device, "host.bridge_mappings")
             await self._database.ensure_bridge(names.bridge, {"pileus-physnet-of": self._bridge})
             await self._database.ensure_port(names.bridge, device)
             await self._database.ensure_port(self._bridge, names.near, kind="patch", options={"peer": names.far})
             await self._database.ensure_port(names.bridge, names.far, kind="patch", options={"peer": names.near})
             if self._own:
                 await self._namespace.run(netlink.set_link, device, up=True)
+        if self._underlay is not None and self._underlay.device:
+            await self._borrow(self._underlay.device, "host.tunnel_device")
+        await underlay.ensure(self._database, self._namespace, self._bridge, self._underlay)
         await self._database.apply()
+
+    async def _borrow(self, device: str, setting: str) -> None:
+        if self._own and not await self._namespace.run(privileged.link_exists, device):
+            await asyncio.to_thread(borrow_device, self._folder, device, setting)
 
     async def _establish(self) -> bool:
         """Connect to the bridges and learn what is wired; True when the tables had to be laid anew."""
         if self._pipeline.connected:
             self._up.set()
             return False
+        self._greeted.clear()
         # When this returns the bridges are configured in full: port numbers mean what the database says.
         await self._make_bridges()
         try:
@@ -171,7 +180,9 @@ class OpenVSwitch:
         """What a process left that was killed while it worked: flows without a port, TAPs without a port or a holder, pairs."""
         standing = self._database.plugged.values()
         await self._pipeline.drop_strangers(
-            {_cookie(plugged) for plugged in standing}, {(plugged.network_id, plugged.tag) for plugged in standing}
+            {_cookie(plugged) for plugged in standing},
+            {(plugged.network_id, plugged.tag) for plugged in standing},
+            tunnels=self._underlay is not None,
         )
         if self._own:
             await self._namespace.run(_delete_strays, {plugged.name for plugged in standing})
@@ -213,10 +224,14 @@ class OpenVSwitch:
         plugged = self._database.plugged.get(tap_name(port.port_id))
         if plugged is None or plugged.ofport <= 0:
             raise SwitchError(f"port {port.port_id} is not plugged here")
-        await self._pipeline.wire(port, plugged.ofport, plugged.tag, self._uplink(port))
+        await self._pipeline.wire(port, plugged.ofport, plugged.tag, self._way(port))
 
     async def members(self, network_id: str, addresses: Collection[str]) -> None:
-        """Without tunnels there is nothing to send to."""
+        strangers = set(addresses) - self._greeted
+        if strangers and self._underlay is not None and self._underlay.device:
+            self._greeted |= strangers
+            await self._namespace.run(underlay.greet, strangers)
+        await self._persist(lambda: self._pipeline.members(network_id, addresses))
 
     async def unplug(self, port_ids: Sequence[str]) -> None:
         names = [tap_name(port_id) for port_id in port_ids]
@@ -268,14 +283,24 @@ class OpenVSwitch:
             if not known:
                 self._watches.put(self._switch_port(after))
 
-    # --- The physical network
+    # --- Other hosts
+
+    def _way(self, port: PortWiring) -> Uplink | Tunnel | None:
+        """How the port's network leaves this host."""
+        return self._uplink(port) if port.network_type == "vlan" else self._tunnel(port)
+
+    def _tunnel(self, port: PortWiring) -> Tunnel | None:
+        if self._underlay is None or port.network_type not in underlay.PORTS:
+            return None
+        number = self._database.number(underlay.PORTS[port.network_type])
+        if number <= 0 or port.segmentation_id is None:
+            raise SwitchError(f"the switch cannot make {port.network_type} tunnels at {self.tunnel_address}")
+        return Tunnel(number, port.segmentation_id, self._underlay.interface.version == 6)
 
     def _physical_bridges(self) -> list[str]:
         return [_physical_names(physical).bridge for physical in self._mappings]
 
-    def _uplink(self, port: PortWiring) -> Uplink | None:
-        if port.network_type != "vlan":
-            return None
+    def _uplink(self, port: PortWiring) -> Uplink:
         device = self._mappings.get(port.physical_network or "")
         if device is None or port.segmentation_id is None:
             raise SwitchError(f"this host has no device for physical network {port.physical_network!r}: add one to host.bridge_mappings")

@@ -7,13 +7,13 @@ refused, what we thought we knew is wrong: the markers are read again, and it is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pileus.host.switch import SwitchError, flows
 from pileus.host.switch.bridge import Bridge, BridgeError, BridgeLost
-from pileus.host.switch.flows import BASE_KIND, DHCP_KIND, NETWORK_KIND, PORT_KIND, UPLINK_KIND, Mark, cookie
+from pileus.host.switch.flows import BASE_KIND, DHCP_KIND, NETWORK_KIND, PORT_KIND, TUNNEL_KIND, UPLINK_KIND, Mark, Tunnel, cookie
 from pileus.host.switch.openflow import DeleteFlows, Message
 from pileus.host.switch.rows import Plugged
 from pileus.host.switch.sockets import SwitchGone
@@ -40,6 +40,8 @@ class Pipeline:
 
     def __init__(self, on_close: Callable[[], None]) -> None:
         self.marks: dict[int, Mark] = {}
+        self._tunnels: dict[str, Tunnel] = {}
+        self._members: dict[str, dict[str, int]] = {}
         self._on_close = on_close
         self._bridges: dict[str, Bridge] = {}
         self._main = ""
@@ -74,6 +76,7 @@ class Pipeline:
         bridge = self._bridges[self._main]
         found = await bridge.flows(table=flows.MARKER)
         self.marks = flows.read_marks(found)
+        self._members.clear()
         await self._drop_half_uplinks()
         base = [flow.cookie for flow in found if flows.kind_of(flow.cookie) == BASE_KIND]
         return base == [flows.base_cookie()]
@@ -99,17 +102,18 @@ class Pipeline:
     async def reset(self) -> None:
         """Empty all bridges and lay the tables. Raises BridgeError."""
         self.marks = {}
+        self._members.clear()
         sent = [self._bridges[self._main].bundle([*flows.erase(), *flows.base()])]
         sent += [bridge.bundle(flows.erase()) for name, bridge in self._bridges.items() if name != self._main]
         await _all(sent)
 
-    async def wire(self, port: PortWiring, ofport: int, tag: int, uplink: Uplink | None) -> None:
+    async def wire(self, port: PortWiring, ofport: int, tag: int, way: Uplink | Tunnel | None) -> None:
         """A port's flows and buckets, and its network's where it is the first. Raises SwitchError."""
 
         def send() -> Sent:
             own = cookie(PORT_KIND, port.port_id)
             after = flows.mark_of(port, ofport, tag)
-            changes, sent = self._network(port.network_id, tag, uplink)
+            changes, sent = self._network(port.network_id, tag, way)
             changes += [*flows.add_port(port, ofport, tag), *flows.change_buckets(self.marks.get(own), after)]
             self.marks[own] = after
             return [*sent, self._bridges[self._main].bundle(changes)]
@@ -130,6 +134,23 @@ class Pipeline:
 
         await self._send(send)
 
+    async def members(self, network_id: str, addresses: Collection[str]) -> None:
+        """The hosts that a tunnel network's packets for all are sent to. Not a tunnel network of ours: nothing. Raises SwitchError."""
+
+        def send() -> Sent:
+            mark, tunnel = self.marks.get(cookie(TUNNEL_KIND, network_id)), self._tunnels.get(network_id)
+            before = self._members.get(network_id)
+            if mark is None or tunnel is None or (before is not None and before.keys() == set(addresses)):
+                return []
+            changes, self._members[network_id] = flows.change_members(network_id, mark.tag, tunnel, before, addresses)
+            return [self._bridges[self._main].bundle(changes)]
+
+        try:
+            await self._send(send)
+        except BaseException:
+            self._members.pop(network_id, None)  # what stands is not known
+            raise
+
     async def unwire(self, cookies: Iterable[int], unused: Callable[[], Iterable[tuple[str, int]]]) -> None:
         """Flows and buckets of these go, in one bundle, and those of networks (id, tag) that `unused` names at the moment of
         sending. Raises SwitchError."""
@@ -141,28 +162,32 @@ class Pipeline:
             gone = dict(unused())
             for own in wanted:
                 before = self.marks.pop(own, None)
-                changes.append(DeleteFlows(own))
+                changes += flows.remove_port(own)
                 if before is not None and before.tag not in gone.values():
                     changes += flows.change_buckets(before, None)
             for network_id, tag in gone.items():
                 changes += flows.remove_network(network_id, tag)
-                self.marks.pop(cookie(NETWORK_KIND, network_id), None)
+                self._forget(network_id)
                 if self.marks.pop(cookie(UPLINK_KIND, network_id), None) is not None:
                     sent += [b.bundle(flows.remove_segment(network_id)) for n, b in self._bridges.items() if n != self._main]
             return [*sent, self._bridges[self._main].bundle(changes)]
 
         await self._send(send)
 
-    async def drop_strangers(self, known: set[int], networks: Iterable[tuple[str, int]]) -> None:
-        """Remove the flows of ports and networks that nobody has any more: what a process left that was killed while it worked."""
-        keep = known | {cookie(kind, network_id) for network_id, _ in networks for kind in (NETWORK_KIND, UPLINK_KIND)}
+    async def drop_strangers(self, known: set[int], networks: Iterable[tuple[str, int]], *, tunnels: bool) -> None:
+        """Remove the flows of ports and networks that nobody has any more: what a process left that was killed while it worked. And
+        those of tunnels where there are none any more."""
+        kinds = (NETWORK_KIND, UPLINK_KIND, *([TUNNEL_KIND] if tunnels else []))
+        keep = known | {cookie(kind, network_id) for network_id, _ in networks for kind in kinds}
         strangers = {own: mark for own, mark in self.marks.items() if own not in keep}
         tags = {tag for _, tag in networks}
         changes: list[Message] = []
         for own, mark in strangers.items():
-            changes.append(DeleteFlows(own))
+            changes += flows.remove_port(own)
             if flows.kind_of(own) in (PORT_KIND, DHCP_KIND) and mark.tag in tags:
                 changes += flows.change_buckets(mark, None)
+            elif flows.kind_of(own) == TUNNEL_KIND and mark.tag in tags:
+                changes += flows.remove_tunnel(own, mark)
             elif mark.tag not in tags:
                 changes += flows.remove_groups(mark.tag)
             del self.marks[own]
@@ -174,23 +199,44 @@ class Pipeline:
                 ]
             )
 
-    def _network(self, network_id: str, tag: int, uplink: Uplink | None) -> tuple[list[Message], Sent]:
+    def _forget(self, network_id: str) -> None:
+        for kind in (NETWORK_KIND, TUNNEL_KIND):
+            self.marks.pop(cookie(kind, network_id), None)
+        self._tunnels.pop(network_id, None)
+        self._members.pop(network_id, None)
+
+    def _network(self, network_id: str, tag: int, way: Uplink | Tunnel | None) -> tuple[list[Message], Sent]:
         """What a network still lacks: changes for the integration bridge, and what was sent to the physical one."""
         changes: list[Message] = []
         sent: Sent = []
         standing = self.marks.get(cookie(NETWORK_KIND, network_id))
         if standing is not None and standing.tag != tag:
             changes += flows.remove_network(network_id, standing.tag)
+            self._forget(network_id)
             self.marks.pop(cookie(UPLINK_KIND, network_id), None)
         if standing is None or standing.tag != tag:
             changes += flows.add_network(network_id, tag)
             self.marks[cookie(NETWORK_KIND, network_id)] = Mark(0, 0, tag)
-        if uplink is not None and cookie(UPLINK_KIND, network_id) not in self.marks:
-            changes += flows.add_uplink(network_id, tag, uplink.patch)
-            self.marks[cookie(UPLINK_KIND, network_id)] = Mark(0, uplink.patch, tag)
-            segment = flows.add_segment(network_id, tag, uplink.segmentation_id, uplink.far_patch, uplink.device)
-            sent.append(self._bridges[uplink.bridge].bundle(segment))
+        if isinstance(way, Uplink) and cookie(UPLINK_KIND, network_id) not in self.marks:
+            changes += flows.add_uplink(network_id, tag, way.patch)
+            self.marks[cookie(UPLINK_KIND, network_id)] = Mark(0, way.patch, tag)
+            segment = flows.add_segment(network_id, tag, way.segmentation_id, way.far_patch, way.device)
+            sent.append(self._bridges[way.bridge].bundle(segment))
+        if isinstance(way, Tunnel):
+            changes += self._tunnel(network_id, tag, way)
         return changes, sent
+
+    def _tunnel(self, network_id: str, tag: int, tunnel: Tunnel) -> list[Message]:
+        own, changes = cookie(TUNNEL_KIND, network_id), list[Message]()
+        self._tunnels[network_id] = tunnel
+        standing, wanted = self.marks.get(own), Mark(0, tunnel.port, tag)
+        if standing == wanted:
+            return changes
+        if standing is not None:
+            changes += flows.remove_tunnel(own, standing)
+        self.marks[own] = wanted
+        self._members[network_id] = {}
+        return [*changes, *flows.add_tunnel(network_id, tag, tunnel)]
 
     async def _send(self, send: Callable[[], Sent]) -> None:
         for last in (False, True):

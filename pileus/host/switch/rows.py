@@ -24,6 +24,9 @@ COLUMNS = {
 PROTOCOLS = ("OpenFlow10", "OpenFlow13", "OpenFlow14", "OpenFlow15")
 """We speak 1.5; the others are for people with `ovs-ofctl`."""
 
+_FAIL_MODE = {False: "secure", True: "standalone"}
+"""What a bridge does without a controller: what its flows say, or forward by itself."""
+
 Operation = dict[str, Any]
 
 
@@ -140,8 +143,8 @@ def insert_root() -> Operation:
     return {"op": "insert", "table": "Open_vSwitch", "row": {}}
 
 
-def insert_bridge(root_uuid: str, name: str, notes: Mapping[str, str]) -> list[Operation]:
-    """A userspace bridge that forwards nothing by itself, with its own internal port."""
+def insert_bridge(root_uuid: str, name: str, notes: Mapping[str, str], *, forwards: bool = False) -> list[Operation]:
+    """A userspace bridge with its own internal port, that forwards by itself or not."""
     return [
         {
             "op": "insert",
@@ -157,7 +160,7 @@ def insert_bridge(root_uuid: str, name: str, notes: Mapping[str, str]) -> list[O
             "row": {
                 "name": name,
                 "datapath_type": "netdev",
-                "fail_mode": "secure",
+                "fail_mode": _FAIL_MODE[forwards],
                 "protocols": as_set(PROTOCOLS),
                 "external_ids": as_map(notes),
                 "ports": ["named-uuid", "bp"],
@@ -167,9 +170,9 @@ def insert_bridge(root_uuid: str, name: str, notes: Mapping[str, str]) -> list[O
     ]
 
 
-def keep_bridge(bridge_uuid: str) -> Operation:
+def keep_bridge(bridge_uuid: str, *, forwards: bool = False) -> Operation:
     """What an existing bridge must be for us; its datapath stays what its maker chose."""
-    row = {"fail_mode": "secure", "protocols": as_set(PROTOCOLS)}
+    row = {"fail_mode": _FAIL_MODE[forwards], "protocols": as_set(PROTOCOLS)}
     return {"op": "update", "table": "Bridge", "where": _is(bridge_uuid), "row": row}
 
 

@@ -77,7 +77,7 @@ class OvsRig:
             devices = await inside.run(netlink.link_names)
         finally:
             inside.close()
-        own = {"lo", "ovs-netdev", "br-int", "ifb0", "ifb1"}
+        own = {"lo", "ovs-netdev", "br-int", "ifb0", "ifb1", "br-underlay", self.settings.tunnel_device}
         return {
             "ports": await self.switch.ports(),
             "flows": await self.flow_count(),
