@@ -8,9 +8,9 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from pileus.compute import actions, outcomes, servers
+from pileus.compute import actions, creation, outcomes, servers
+from pileus.compute.creation import Creation, NewServer
 from pileus.compute.lifecycle import Failure
-from pileus.compute.servers import NewServer
 from pileus.compute.service import Compute
 from pileus.context import Context
 from pileus.errors import Unauthorized
@@ -50,8 +50,10 @@ async def http(store: SqliteStore) -> AsyncIterator[httpx.AsyncClient]:
 async def make(store: SqliteStore, name: str, project: str = "p1") -> tuple[str, str]:
     """A server with its create action: both ids."""
     context = Context("u1", project_id=project, roles=READER)
-    made, ids = await store.write(servers.create, Settings(), context, NewServer(name, FLAVOR, []), count=1, limit=60.0)
-    return made[0]["id"], ids[0]
+    [made] = await store.write(creation.create, Settings(), Creation(context, NewServer(name, FLAVOR, [])), limit=60.0)
+    action = await store.read(actions.open_of, made["id"])
+    assert action is not None
+    return made["id"], action["id"]
 
 
 async def ask(http: httpx.AsyncClient, path: str, token: str = "one") -> httpx.Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, or_, select, update
@@ -42,41 +42,44 @@ _CHANGE = update(actions).where(
 _BY_ID = select(actions).where(actions.c.id == bindparam("id"))
 
 
-def new(
-    tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard: bool = False, limit: float, tag: int | None = None
-) -> str:
-    """Write an action down, due at once, to be over within `limit` seconds; its id. `server` has its new generation already.
+def new(tx: Tx, context: Context, verb: Verb, server: Mapping[str, Any], *, hard: bool = False, limit: float) -> str:
+    """Write an action down, due at once, to be over within `limit` seconds; its id. `server` has its new generation already."""
+    made = row(context, verb, server, hard=hard, limit=limit)
+    insert(tx, [made])
+    return str(made["id"])
 
-    With a `tag` it waits to be let in, at most so long (0: for ever).
-    """
+
+def row(
+    context: Context, verb: Verb, server: Mapping[str, Any], *, hard: bool = False, limit: float, tag: int | None = None
+) -> dict[str, Any]:
+    """An action due at once; with a `tag`: one that waits to be let in, at most so long (0: for ever)."""
     now = time.time()
-    action_id = str(uuid.uuid4())
     until = now + limit if limit or tag is None else None
-    tx.execute(
-        _INSERT,
-        {
-            "id": action_id,
-            "server_id": server["id"],
-            "project_id": server["project_id"],
-            "user_id": context.user_id,
-            "request_id": context.request_id or f"req-{uuid.uuid4()}",
-            "name": verb.name,
-            "state": "queued" if tag is None else "waiting",
-            "hard": hard,
-            "generation": server["generation"],
-            "attempt": 1,
-            "tried": [],
-            "tag": tag,
-            "due_at": now if tag is None else until,
-            "deadline": until,
-            "resends": 0,
-            "stamps": {"accepted": now},
-            "details": {},
-            "started_at": now,
-            "updated_at": now,
-        },
-    )
-    return action_id
+    return {
+        "id": str(uuid.uuid4()),
+        "server_id": server["id"],
+        "project_id": server["project_id"],
+        "user_id": context.user_id,
+        "request_id": context.request_id or f"req-{uuid.uuid4()}",
+        "name": verb.name,
+        "state": "queued" if tag is None else "waiting",
+        "hard": hard,
+        "generation": server["generation"],
+        "attempt": 1,
+        "tried": [],
+        "tag": tag,
+        "due_at": now if tag is None else until,
+        "deadline": until,
+        "resends": 0,
+        "stamps": {"accepted": now},
+        "details": {},
+        "started_at": now,
+        "updated_at": now,
+    }
+
+
+def insert(tx: Tx, made: Sequence[Mapping[str, Any]]) -> None:
+    tx.execute(_INSERT, list(made))
 
 
 def overtake(tx: Tx, action: Mapping[str, Any], by: str) -> None:

@@ -1,111 +1,21 @@
-"""Servers: made, listed, changed, and told what to become. Transaction functions; what takes time is the worker's."""
+"""Servers: found, listed, changed, and told what to become. Transaction functions; what takes time is the worker's."""
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
 
-from pileus.clients.network import RequestedNic
-from pileus.compute import actions, admission, quotas
+from pileus.compute import actions
 from pileus.compute.lifecycle import VERBS, begin, refusal, status
 from pileus.compute.tables import servers
 from pileus.context import Context
 from pileus.errors import Conflict, Forbidden, NotFound
-from pileus.settings import Settings
 from pileus.store import Tx
 from pileus.store.paging import Page, fetch
 from pileus.store.sql import Row, first, rows
-
-
-@dataclass(frozen=True)
-class NewServer:
-    """A create request, found good. `flavor` is the snapshot that the server keeps."""
-
-    name: str
-    flavor: Mapping[str, Any]
-    nics: Sequence[RequestedNic]
-    image_id: str | None = None
-    description: str | None = None
-    hostname: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    key_name: str | None = None
-    public_keys: Mapping[str, str] = field(default_factory=dict)
-    user_data: str | None = None
-    config_drive: bool = False
-    zone: str | None = None
-    forced_host: str | None = None
-    access_ip_v4: str | None = None
-    access_ip_v6: str | None = None
-    auto_disk_config: bool = False
-
-
-def hostname_of(name: str, server_id: str) -> str:
-    """A host name from a server's name, as Nova makes one."""
-    clean = re.sub(r"[^a-z0-9.-]", "", re.sub(r"[ _]", "-", name.lower())).strip(".-")[:63].strip(".-")
-    return clean or f"server-{server_id}"
-
-
-def create(tx: Tx, settings: Settings, context: Context, wanted: NewServer, *, count: int, limit: float) -> tuple[list[Row], list[str]]:
-    """`count` servers with their create actions, all or none, that wait to be let in for at most `limit` seconds (0: for ever);
-    rows and action ids. Raises QuotaExceeded, and TooManyRequests where too many of the project wait already."""
-    flavor = wanted.flavor
-    tag = quotas.take(tx, settings.quota, context.project, instances=count, cores=count * flavor["vcpus"], ram=count * flavor["ram"])
-    if settings.quota.queued_creates >= 0:
-        admission.check_queue(tx, context.project, count, settings.quota.queued_creates)
-    now = time.time()
-    reservation = "r-" + uuid.uuid4().hex[:8]
-    made: list[Row] = []
-    for index in range(count):
-        server_id = str(uuid.uuid4())
-        name = wanted.name if count == 1 else f"{wanted.name}-{index + 1}"
-        made.append(
-            {
-                "id": server_id,
-                "project_id": context.project,
-                "user_id": context.user_id,
-                "name": name,
-                "hostname": wanted.hostname or hostname_of(name, server_id),
-                "description": wanted.description,
-                "reservation_id": reservation,
-                "launch_index": index,
-                "metadata": dict(wanted.metadata),
-                "flavor": dict(flavor),
-                "image_id": wanted.image_id,
-                "boot": None,
-                "key_name": wanted.key_name,
-                "public_keys": dict(wanted.public_keys),
-                "user_data": wanted.user_data,
-                "config_drive": wanted.config_drive,
-                "zone": wanted.zone,
-                "forced_host": wanted.forced_host,
-                "nics": [asdict(nic) for nic in wanted.nics],
-                "host": None,
-                "vm_state": "building",
-                "task_state": VERBS["create"].task,
-                "power": "absent",
-                "locked": False,
-                "access_ip_v4": wanted.access_ip_v4,
-                "access_ip_v6": wanted.access_ip_v6,
-                "auto_disk_config": wanted.auto_disk_config,
-                "generation": 1,
-                "lease_owner": "",
-                "lease_until": 0.0,
-                "fault": None,
-                "created_at": now,
-                "updated_at": now,
-                "launched_at": None,
-                "deleted_at": None,
-            }
-        )
-    tx.execute(servers.insert(), made)
-    return made, [actions.new(tx, context, VERBS["create"], server, limit=limit, tag=tag + n) for n, server in enumerate(made)]
-
 
 _CHANGE = update(servers).where(servers.c.id == bindparam("this"))
 _BY_ID = select(servers).where(servers.c.id == bindparam("id"))

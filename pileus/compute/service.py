@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pileus.bus import Bus
 from pileus.clients.image import ImageClient
 from pileus.clients.network import NetworkClient, Requested
 from pileus.clients.placement import PlacementClient
-from pileus.compute import actions, evacuation, servers
+from pileus.compute import actions, creation, evacuation, servers
+from pileus.compute.creation import Creation, NewServer
 from pileus.compute.evacuation import Wish
 from pileus.compute.lifecycle import VERBS
-from pileus.compute.servers import NewServer
 from pileus.context import Context
 from pileus.errors import BadRequest
 from pileus.messages import ACTIONS, ActionHint
 from pileus.settings import Settings
 from pileus.store import Store
 from pileus.store.sql import Row
+from pileus.together import Together
+
+TOGETHER = 32
+"""Most create requests of one transaction."""
 
 
 @dataclass
@@ -32,6 +37,9 @@ class Compute:
     network: NetworkClient
     placement: PlacementClient
 
+    def __post_init__(self) -> None:
+        self._creations: Together[Creation, list[Row]] = Together(self._create, most=TOGETHER, name="creates")
+
     @property
     def create_limit(self) -> float:
         """Seconds from its turn after which a create that nobody finished is over: all limits of its steps, twice."""
@@ -44,11 +52,16 @@ class Compute:
         Raises what the image and network services raise, BadRequest for a flavor too small for the image, QuotaExceeded.
         """
         checked, _ = await asyncio.gather(self.network.check(context, requested, count=count), self._check_image(context, wanted))
-        wanted = replace(wanted, nics=checked.nics)
-        limit = self.settings.compute.queue_limit
-        made, _ = await self.store.write(servers.create, self.settings, context, wanted, count=count, limit=limit)
+        wish = Creation(context, replace(wanted, nics=checked.nics), count)
+        if self.settings.quota.queued_creates >= 0:  # a queue with an end is counted one by one
+            made = await self.store.write(creation.create, self.settings, wish, limit=self.settings.compute.queue_limit)
+        else:
+            made = await self._creations.call(context.project, wish)
         await self.bus.publish(ACTIONS, ActionHint(waiting=True))
         return made
+
+    async def _create(self, wishes: Sequence[Creation]) -> list[list[Row] | Exception]:
+        return await self.store.write(creation.create_together, self.settings, wishes, limit=self.settings.compute.queue_limit)
 
     async def act(self, context: Context, server_id: str, verb: str, *, hard: bool = False) -> None:
         """Accept a verb of the lifecycle (`start`, `delete`, …) and hint a worker. Raises NotFound or Conflict."""

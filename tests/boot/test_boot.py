@@ -12,7 +12,7 @@ import pytest
 
 from pileus.clients.image import ImageInfo
 from pileus.clients.network import RequestedNic
-from pileus.compute.servers import NewServer
+from pileus.compute.creation import NewServer
 from pileus.context import Context
 from pileus.errors import Conflict, NotFound
 from pileus.host.hypervisor.simulated import SimulatedHypervisor

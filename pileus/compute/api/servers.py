@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pileus.compute import flavors, hosts, keypairs, metadata, quotas, servers
+from pileus.compute import creation, flavors, hosts, keypairs, metadata, quotas, servers
 from pileus.compute.api import forms, server_filters, server_request, server_view
 from pileus.compute.api.server_request import CreateServer, DiskConfig, NewServer
 from pileus.compute.api.shape import VERSION_PATH, add_next, links
@@ -46,7 +46,7 @@ async def create_server(compute: Compute, call: Call) -> Reply:
         raise BadRequest("Unable to allocate a single hostname to multiple instances")
     try:
         flavor, found = await compute.store.read(_look_up, compute, call.context, given.flavor_ref, values)
-        wanted = servers.NewServer(flavor=flavor, nics=[], **values, **found)
+        wanted = creation.NewServer(flavor=flavor, nics=[], **values, **found)
         count = most if least == most else await compute.store.read(_affordable, compute, call.context, flavor, least, most)
         made = await compute.create(call.context, wanted, wanted_networks, count=count)
     except NotFound as error:
