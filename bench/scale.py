@@ -348,7 +348,7 @@ def control_cpu(c: Cloud) -> float:
     return sum(seconds for part, seconds in cpu_by_part(c).items() if part != "hosts")
 
 
-async def run(names: Sequence[str], plan: Plan) -> list[Figure]:
+async def run(names: Sequence[str], plan: Plan, *, keep: bool) -> list[Figure]:
     figures: list[Figure] = []
     folder = Path(tempfile.mkdtemp(prefix="ps-"))
     try:
@@ -360,7 +360,10 @@ async def run(names: Sequence[str], plan: Plan) -> list[Figure]:
                 print(f"{name}: {one.name}: {one.value:g} {one.unit} {one.bar and f'(bar {one.bar})'}", flush=True)
             print(f"{name}: took {time.perf_counter() - begun:.0f} s", flush=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if keep:
+            print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     return figures
 
 
@@ -369,6 +372,7 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"some of {', '.join(FIGURES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="less of everything, in five minutes; nothing is written down")
     parser.add_argument("--steady-seconds", type=float, metavar="S", help="how long the steady creates go on")
+    parser.add_argument("--keep", action="store_true", help="keep the folder with everybody's logs and say where it is")
     given = parser.parse_args()
     unknown = set(given.figures) - set(FIGURES)
     if unknown:
@@ -378,7 +382,7 @@ def main() -> None:
         plan = replace(plan, steady_seconds=given.steady_seconds)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    figures = uvloop.run(run(given.figures or list(FIGURES), plan))
+    figures = uvloop.run(run(given.figures or list(FIGURES), plan, keep=given.keep))
     show(figures, RESULTS, beside=bool(given.figures), written=not given.quick)
 
 
