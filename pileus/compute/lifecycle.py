@@ -43,7 +43,7 @@ class Verb:
     @property
     def needs_host(self) -> bool:
         """A create finds its host, and a delete ends what never had one; all else is done to a guest."""
-        return "claim" not in self.plan and "release" not in self.plan
+        return self.name != "create" and "release" not in self.plan
 
 
 VERBS: dict[str, Verb] = {
