@@ -15,8 +15,9 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import uvloop
@@ -59,6 +60,9 @@ class Plan:
     restart_window: float = 15.0
     restart_rate: float = 10.0
     restart_servers: int = 2000
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the cloud, beside those of every run here."""
+    control: tuple[str, ...] = ("api", "worker", "network-rpc")
 
 
 QUICK = Plan(
@@ -82,7 +86,7 @@ async def storm_small(folder: Path, plan: Plan) -> list[Figure]:
     """The creates of a storm, all sent at once, several times."""
     name = f"{plan.small:,} creates at once over {plan.small_hosts} hollow hosts"
     runs = []
-    async with cloud(folder, plan.small_hosts) as c:
+    async with started(folder, plan, plan.small_hosts) as c:
         await warm_up(c)
         await c.wire.warm(min(plan.small, 1000))
         spent = time.process_time()
@@ -100,22 +104,26 @@ async def storm_small(folder: Path, plan: Plan) -> list[Figure]:
 
 async def storm_large(folder: Path, plan: Plan) -> list[Figure]:
     name = f"{plan.large:,} servers over {plan.large_hosts:,} hollow hosts, one storm"
-    async with cloud(folder, plan.large_hosts, hollow=2) as c:
+    async with started(folder, plan, plan.large_hosts, hollow=2) as c:
         await warm_up(c)
         await c.wire.warm(min(plan.large, 1000))
+        before = cpu_by_part(c)
         run = await storm(c, plan.large)
+        used = {part: (now - before[part]) / plan.large for part, now in cpu_by_part(c).items()}
     return [
         figure(f"{name}: ACTIVE", [run.success], "%", "≥ 100"),
         figure(f"{name}: service time, p99", [percentile(run.service, 99)], "s", "≤ 1"),
         figure(f"{name}: service time", run.service, "s", ""),
         figure(f"{name}: queue time apart", run.queue, "s", ""),
         figure(f"{name}: rate until all are ACTIVE", [run.rate], "/s", ""),
+        figure(f"{name}: CPU per boot", [sum(used.values()) * MS], "ms", ""),
+        *of_it(f"{name}: CPU per boot", [used], MS, "ms"),
     ]
 
 
 async def cpu(folder: Path, plan: Plan) -> list[Figure]:
     """The same boots beside few servers and beside many, in one cloud."""
-    async with cloud(folder, plan.small_hosts) as c:
+    async with started(folder, plan, plan.small_hosts) as c:
         await warm_up(c)
         await c.fill(plan.few)
         few = [await cpu_per_boot(c, plan.boots) for _ in range(plan.boot_runs)]
@@ -125,7 +133,7 @@ async def cpu(folder: Path, plan: Plan) -> list[Figure]:
     ratio = statistics.median(sum(run.values()) for run in many) / statistics.median(sum(run.values()) for run in few)
     return [
         figure(f"CPU per boot, beside {plan.few:,} servers", [sum(run.values()) * MS for run in few], "ms", "≤ 20"),
-        *[figure(f"… of it {part}", [run[part] * MS for run in few], "ms", "") for part in few[0]],
+        *of_it("CPU per boot", few, MS, "ms"),
         figure(f"CPU per boot, beside {plan.many:,} servers", [sum(run.values()) * MS for run in many], "ms", ""),
         figure(f"CPU per boot, beside {plan.many:,} over beside {plan.few:,}", [ratio], "×", "≤ 1.2"),
     ]
@@ -133,7 +141,7 @@ async def cpu(folder: Path, plan: Plan) -> list[Figure]:
 
 async def ports(folder: Path, plan: Plan) -> list[Figure]:
     figures, twice = [], 0
-    async with cloud(folder, 2) as c:
+    async with started(folder, plan, 2) as c:
         for count, bar in zip(plan.ports, ("≤ 3", "≤ 10"), strict=True):
             await c.wire.warm(count)
             took = []
@@ -149,7 +157,7 @@ async def deletes(folder: Path, plan: Plan) -> list[Figure]:
     """Windows of steady creates, in turns without and with deletes in flight."""
     ratios, rates, without, with_them = [], [], [], []
     needed = round((plan.deletes + MOST_DELETES * plan.delete_window) * plan.delete_pairs)
-    async with cloud(folder, plan.small_hosts) as c:
+    async with started(folder, plan, plan.small_hosts) as c:
         await warm_up(c)
         await c.fill(needed)
         victims = await c.alive()
@@ -187,7 +195,7 @@ async def deletes(folder: Path, plan: Plan) -> list[Figure]:
 
 async def steady(folder: Path, plan: Plan) -> list[Figure]:
     name = f"steady {plan.steady_rate:g} creates/s over {plan.steady_hosts} hollow hosts for {plan.steady_seconds:g} s"
-    async with cloud(folder, plan.steady_hosts) as c:
+    async with started(folder, plan, plan.steady_hosts) as c:
         await warm_up(c)
         run = await window(c, plan.steady_rate, plan.steady_seconds)
     return [
@@ -199,20 +207,25 @@ async def steady(folder: Path, plan: Plan) -> list[Figure]:
 
 async def heartbeats(folder: Path, plan: Plan) -> list[Figure]:
     """The control plane's part: everything but the hosts themselves."""
-    async with cloud(folder, plan.large_hosts, hollow=2) as c:
+    async with started(folder, plan, plan.large_hosts, hollow=2) as c:
         await asyncio.sleep(SETTLE + 10)  # one whole round of heartbeats, and the start's own work is over
-        shares = []
+        runs = []
         for _ in range(3):
-            before, begun = control_cpu(c), time.perf_counter()
+            before, begun = cpu_by_part(c), time.perf_counter()
             await asyncio.sleep(plan.idle_seconds / 3)
-            shares.append(100 * (control_cpu(c) - before) / (time.perf_counter() - begun))
-    return [figure(f"heartbeats of {plan.large_hosts:,} idle hosts: control plane", shares, "% of a core", "≤ 5")]
+            passed = time.perf_counter() - begun
+            runs.append({part: (now - before[part]) / passed for part, now in cpu_by_part(c).items()})
+    control = [100 * sum(share for part, share in run.items() if part != "hosts") for run in runs]
+    return [
+        figure(f"heartbeats of {plan.large_hosts:,} idle hosts: control plane", control, "% of a core", "≤ 5"),
+        *of_it("heartbeats", runs, 100, "% of a core"),
+    ]
 
 
 async def restarts(folder: Path, plan: Plan) -> list[Figure]:
     """Windows of steady creates, in turns without and with a restart of every host's agent at its beginning."""
     ratios, without, with_it = [], [], []
-    async with cloud(folder, plan.large_hosts, hollow=2) as c:
+    async with started(folder, plan, plan.large_hosts, hollow=2) as c:
         await warm_up(c)
         await c.fill(plan.restart_servers)
         await asyncio.sleep(SETTLE)
@@ -245,6 +258,10 @@ FIGURES: dict[str, Measure] = {
     "heartbeats": heartbeats,
     "restarts": restarts,
 }
+
+
+def started(folder: Path, plan: Plan, hosts: int, *, hollow: int = 1) -> AbstractAsyncContextManager[Cloud]:
+    return cloud(folder, hosts, hollow=hollow, settings=plan.settings, control=plan.control)
 
 
 async def warm_up(c: Cloud) -> None:
@@ -332,6 +349,11 @@ def restart_agents(c: Cloud) -> None:
             os.kill(process.pids()[0], signal.SIGUSR1)
 
 
+def of_it(name: str, runs: Sequence[Mapping[str, float]], factor: float, unit: str) -> list[Figure]:
+    """The parts of a figure of CPU."""
+    return [figure(f"{name}: of it {part}", [run[part] * factor for run in runs], unit, "") for part in runs[0]]
+
+
 def cpu_by_part(c: Cloud) -> dict[str, float]:
     """CPU seconds of everything but the load generator."""
     found: dict[str, float] = {}
@@ -342,10 +364,6 @@ def cpu_by_part(c: Cloud) -> dict[str, float]:
     found["PostgreSQL"] = c.cluster.postgres.cpu()
     found["NATS"] = max(0.0, c.cluster.cpu() - known - found["PostgreSQL"])
     return found
-
-
-def control_cpu(c: Cloud) -> float:
-    return sum(seconds for part, seconds in cpu_by_part(c).items() if part != "hosts")
 
 
 async def run(names: Sequence[str], plan: Plan, *, keep: bool) -> list[Figure]:
@@ -372,18 +390,25 @@ def main() -> None:
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"some of {', '.join(FIGURES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="less of everything, in five minutes; nothing is written down")
     parser.add_argument("--steady-seconds", type=float, metavar="S", help="how long the steady creates go on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the cloud")
+    parser.add_argument(
+        "--control", action="append", metavar="ROLE", help='a role of the control plane in place of the three: "api --workers 2"'
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folder with everybody's logs and say where it is")
     given = parser.parse_args()
     unknown = set(given.figures) - set(FIGURES)
     if unknown:
         parser.error(f"no such figure: {', '.join(sorted(unknown))}")
+    if not all("=" in word for word in given.set):
+        parser.error("--set KEY=VALUE")
     plan = QUICK if given.quick else Plan()
+    plan = replace(plan, settings=dict(word.split("=", 1) for word in given.set), control=tuple(given.control or plan.control))
     if given.steady_seconds:
         plan = replace(plan, steady_seconds=given.steady_seconds)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     figures = uvloop.run(run(given.figures or list(FIGURES), plan, keep=given.keep))
-    show(figures, RESULTS, beside=bool(given.figures), written=not given.quick)
+    show(figures, RESULTS, beside=bool(given.figures), written=not (given.quick or given.set or given.control))
 
 
 if __name__ == "__main__":

@@ -169,19 +169,15 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 @contextlib.asynccontextmanager
-async def cloud(
-    folder: Path, hosts: int, *, hollow: int = 1, settings: Mapping[str, Any] | None = None, control: Sequence[str] = ()
-) -> AsyncIterator[Cloud]:
+async def cloud(folder: Path, hosts: int, *, hollow: int, settings: Mapping[str, str], control: Sequence[str]) -> AsyncIterator[Cloud]:
     """Everything for real on loopback, `hosts` hollow hosts in `hollow` processes; all of them are up when this begins.
 
-    PostgreSQL as installed, so each commit is on the disk. `control`: roles of the control plane in place of one process each.
+    PostgreSQL as installed, so each commit is on the disk. `control`: the roles of the control plane, as `Cluster` takes them.
     """
     hosting = [f"hollow:{hosts // hollow}@{name}" for name in "abcdefgh"[:hollow]]
     own = {role: {"host.name": f"host-{role[-1]}"} for role in hosting}
-    roles = (*(control or ("api", "worker", "network-rpc")), *hosting)
-    async with Cluster(
-        folder, {**UNLIMITED, **PATIENT, **(settings or {})}, roles=roles, own=own, fsync=True, postgresql=AS_INSTALLED
-    ) as cluster:
+    roles = (*control, *hosting)
+    async with Cluster(folder, {**UNLIMITED, **PATIENT, **settings}, roles=roles, own=own, fsync=True, postgresql=AS_INSTALLED) as cluster:
         client = Client("127.0.0.1", cluster.port)
         token = await _sign_in(client, cluster.password())
         database = await asyncpg.create_pool(cluster.database, min_size=1, max_size=3)
