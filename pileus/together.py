@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
@@ -62,3 +62,26 @@ class Together(Generic[I, R]):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+
+class Shared:
+    """Questions whose answer is the same for all who ask it: those that come while it is being answered share the next answer.
+
+    Nobody gets an answer that was begun before he asked, and the answers are not to be changed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._together: Together[Callable[[], Awaitable[Any]], Any] = Together(_answer_once, most=1000, name=name)
+
+    async def ask(self, key: Hashable, question: Callable[[], Awaitable[R]]) -> R:
+        """The answer, or what the question raises. `key`: all that the answer depends on."""
+        answer: R = await self._together.call(key, question)
+        return answer
+
+
+async def _answer_once(questions: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    try:
+        answer = await questions[0]()
+    except Exception as error:
+        answer = error
+    return [answer] * len(questions)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pileus.together import Together
+from pileus.together import Shared, Together
 
 
 class Clerk:
@@ -63,3 +63,28 @@ async def test_a_caller_that_goes_away_takes_nobody_along() -> None:
     with pytest.raises(asyncio.CancelledError):
         await gone
     assert await together.call("a", 6) == 12
+
+
+async def test_the_same_question_is_answered_once_for_all_who_ask_meanwhile() -> None:
+    shared, asked, gate = Shared("questions"), [0], asyncio.Event()
+
+    async def question() -> int:
+        asked[0] += 1
+        number = asked[0]
+        await gate.wait()
+        if number == 3:
+            raise LookupError("no third time")
+        return number
+
+    first = asyncio.create_task(shared.ask("k", question))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    later = [asyncio.create_task(shared.ask("k", question)) for _ in range(3)]
+    other = asyncio.create_task(shared.ask("other", question))
+    await asyncio.sleep(0)
+    gate.set()
+    found = await asyncio.gather(first, *later, other, return_exceptions=True)
+    assert found[0] == 1
+    assert len(set(map(str, found[1:4]))) == 1
+    assert asked == [3]
+    assert sum(isinstance(each, LookupError) for each in found) in (1, 3)

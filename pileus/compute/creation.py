@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pileus.clients.network import RequestedNic
-from pileus.compute import actions, admission, quotas
+from pileus.compute import actions, admission, flavors, hosts, keypairs, metadata, quotas
 from pileus.compute.lifecycle import VERBS
 from pileus.compute.tables import servers
 from pileus.context import Context
-from pileus.errors import QuotaExceeded
+from pileus.errors import BadRequest, NotFound, QuotaExceeded
 from pileus.settings import Settings
 from pileus.store import Tx
 from pileus.store.sql import Row
@@ -54,6 +54,34 @@ class Creation:
         """What it takes of the project's quota."""
         flavor = self.wanted.flavor
         return {"instances": self.count, "cores": self.count * flavor["vcpus"], "ram": self.count * flavor["ram"]}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a create request names: it must be there."""
+
+    flavor_id: str
+    key_name: str | None
+    zone: str | None
+    forced_host: str | None
+    metadata_items: int
+
+
+def look_up(tx: Tx, settings: Settings, context: Context, wish: Wish) -> tuple[dict[str, Any], dict[str, str]]:
+    """The flavor's snapshot and the keys of what is wished for. Raises NotFound, BadRequest, QuotaExceeded."""
+    flavor = flavors.get(tx, context, wish.flavor_id)
+    keys: dict[str, str] = {}
+    if wish.key_name is not None:
+        try:
+            keys = {wish.key_name: keypairs.get(tx, context.user_id, wish.key_name)["public_key"]}
+        except NotFound:
+            raise BadRequest("Invalid key_name provided.") from None
+    metadata.check(tx, settings.quota, context.project, wish.metadata_items)
+    if wish.forced_host is not None and hosts.by_name(tx, wish.forced_host) is None:
+        raise BadRequest(f"Compute host {wish.forced_host} could not be found.")
+    if wish.zone not in (None, settings.compute.availability_zone) and not hosts.has_zone(tx, wish.zone):
+        raise BadRequest("The requested availability zone is not available")
+    return flavors.snapshot(flavor), keys
 
 
 def create(tx: Tx, settings: Settings, creation: Creation, *, limit: float) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pileus.bus import Bus
 from pileus.clients.image import ImageClient
@@ -20,7 +21,7 @@ from pileus.messages import ACTIONS, ActionHint
 from pileus.settings import Settings
 from pileus.store import Store
 from pileus.store.sql import Row
-from pileus.together import Together
+from pileus.together import Shared, Together
 
 TOGETHER = 32
 """Most create requests of one transaction."""
@@ -39,12 +40,18 @@ class Compute:
 
     def __post_init__(self) -> None:
         self._creations: Together[Creation, list[Row]] = Together(self._create, most=TOGETHER, name="creates")
+        self._shared = Shared("create-questions")
 
     @property
     def create_limit(self) -> float:
         """Seconds from its turn after which a create that nobody finished is over: all limits of its steps, twice."""
         s = self.settings.compute
         return 2 * (s.schedule_limit + s.network_limit + s.image_limit + s.plug_limit + s.start_limit + s.vif_plugging_timeout)
+
+    async def look_up(self, context: Context, wish: creation.Wish) -> tuple[dict[str, Any], dict[str, str]]:
+        """See `creation.look_up`."""
+        key = (context.user_id, context.project_id, context.roles, wish)
+        return await self._shared.ask(key, lambda: self.store.read(creation.look_up, self.settings, context, wish))
 
     async def create(self, context: Context, wanted: NewServer, requested: Requested, *, count: int) -> list[Row]:
         """Check networks and image, write servers and their actions down in one transaction, hint a worker.

@@ -10,6 +10,7 @@ from pileus.messages import PortWiring
 from pileus.network import servers
 from pileus.network.config import Config
 from pileus.store import Store
+from pileus.together import Shared
 
 
 class InProcessNetwork:
@@ -18,12 +19,15 @@ class InProcessNetwork:
     def __init__(self, store: Store, config: Config) -> None:
         self._store = store
         self._config = config
+        self._shared = Shared("network-questions")
 
     async def check(self, context: Context, requested: Requested, *, count: int) -> CheckedNics:
-        return await self._store.read(servers.check, self._config, context, requested, count)
+        asked = requested if isinstance(requested, str) else tuple(requested)
+        key = ("check", context.user_id, context.project_id, context.roles, asked, count)
+        return await self._shared.ask(key, lambda: self._store.read(servers.check, self._config, context, requested, count))
 
     async def constraint(self, nics: Sequence[RequestedNic]) -> CheckedNics:
-        return await self._store.read(servers.constraint, nics)
+        return await self._shared.ask(("constraint", *nics), lambda: self._store.read(servers.constraint, nics))
 
     async def allocate(
         self, context: Context, server_id: str, nics: Sequence[RequestedNic], *, host: str, key: str, hostname: str, zone: str

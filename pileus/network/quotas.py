@@ -47,13 +47,17 @@ def defaults(config: Config) -> dict[str, int]:
     return {"network": quota.network, "port": quota.port, "subnet": quota.subnet}
 
 
+_LIMITS = select(quota_limits).where(quota_limits.c.project_id == bindparam("project"))
+_USED = select(quota_usage).where(quota_usage.c.project_id == bindparam("project"))
+
+
 def limits(tx: Tx, config: Config, project_id: str) -> dict[str, int]:
-    own = rows(tx, select(quota_limits).where(quota_limits.c.project_id == project_id))
+    own = rows(tx, _LIMITS, project=project_id)
     return defaults(config) | {row["resource"]: row["limit"] for row in own}
 
 
 def usage(tx: Tx, project_id: str) -> dict[str, int]:
-    used = rows(tx, select(quota_usage).where(quota_usage.c.project_id == project_id))
+    used = rows(tx, _USED, project=project_id)
     return dict.fromkeys(RESOURCES, 0) | {row["resource"]: row["used"] for row in used}
 
 

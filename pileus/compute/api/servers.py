@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pileus.compute import creation, flavors, hosts, keypairs, metadata, quotas, servers
+from pileus.compute import quotas, servers
 from pileus.compute.api import forms, server_filters, server_request, server_view
-from pileus.compute.api.server_request import CreateServer, DiskConfig, NewServer
+from pileus.compute.api.server_request import CreateServer, DiskConfig
 from pileus.compute.api.shape import VERSION_PATH, add_next, links
+from pileus.compute.creation import NewServer, Wish
 from pileus.compute.service import Compute
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
@@ -45,8 +46,8 @@ async def create_server(compute: Compute, call: Call) -> Reply:
     if most > 1 and values["hostname"] is not None:
         raise BadRequest("Unable to allocate a single hostname to multiple instances")
     try:
-        flavor, found = await compute.store.read(_look_up, compute, call.context, given.flavor_ref, values)
-        wanted = creation.NewServer(flavor=flavor, nics=[], **values, **found)
+        flavor, keys = await compute.look_up(call.context, _wish(given.flavor_ref, values))
+        wanted = NewServer(flavor=flavor, nics=[], public_keys=keys, **values)
         count = most if least == most else await compute.store.read(_affordable, compute, call.context, flavor, least, most)
         made = await compute.create(call.context, wanted, wanted_networks, count=count)
     except NotFound as error:
@@ -112,7 +113,7 @@ async def delete_server(compute: Compute, call: Call) -> Reply:
     return Reply(204)
 
 
-def _values(call: Call, given: NewServer) -> dict[str, Any]:
+def _values(call: Call, given: server_request.NewServer) -> dict[str, Any]:
     """The request's own values, checked."""
     zone, host = server_request.zone_and_host(call, given)
     if host is not None and not call.context.is_admin:
@@ -135,22 +136,9 @@ def _values(call: Call, given: NewServer) -> dict[str, Any]:
     }
 
 
-def _look_up(tx: Tx, compute: Compute, context: Context, flavor_ref: str | int, values: Mapping[str, Any]) -> tuple[dict[str, Any], Row]:
-    """What the request names: flavor, key, zone and host; the flavor's snapshot and keys. Raises NotFound, BadRequest, QuotaExceeded."""
-    flavor = flavors.get(tx, context, str(flavor_ref).rsplit("/", 1)[-1])
-    keys: dict[str, str] = {}
-    if values["key_name"] is not None:
-        try:
-            keys = {values["key_name"]: keypairs.get(tx, context.user_id, values["key_name"])["public_key"]}
-        except NotFound:
-            raise BadRequest("Invalid key_name provided.") from None
-    metadata.check(tx, compute.settings.quota, context.project, len(values["metadata"]))
-    zone, host = values["zone"], values["forced_host"]
-    if host is not None and hosts.by_name(tx, host) is None:
-        raise BadRequest(f"Compute host {host} could not be found.")
-    if zone not in (None, compute.settings.compute.availability_zone) and not hosts.has_zone(tx, zone):
-        raise BadRequest("The requested availability zone is not available")
-    return flavors.snapshot(flavor), {"public_keys": keys}
+def _wish(flavor_ref: str | int, values: Mapping[str, Any]) -> Wish:
+    flavor_id = str(flavor_ref).rsplit("/", 1)[-1]
+    return Wish(flavor_id, values["key_name"], values["zone"], values["forced_host"], len(values["metadata"]))
 
 
 def _affordable(tx: Tx, compute: Compute, context: Context, flavor: Mapping[str, Any], least: int, most: int) -> int:
