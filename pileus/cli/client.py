@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from pileus.cli.statefolder import Login, login, running_pid
+from pileus.cli.statefolder import Login, is_held_while_running, login, running_pid
 from pileus.errors import StartupError
 
 COMPUTE_VERSION = "2.96"
@@ -43,7 +43,7 @@ class Client:
     def of_state(cls, state: Path) -> Client:
         """Raises StartupError: no cloud was ever made here, none runs, or it does not answer."""
         known = login(state)
-        if running_pid(state) is None:
+        if is_held_while_running(state) and running_pid(state) is None:
             raise StartupError(f"no cloud runs in {state}; start it with `pileus up --state {state}`")
         return cls(known)
 

@@ -34,6 +34,12 @@ def add(
     name: Name,
     bus_dir: BusDir = BUS_DIR,
     api_url: Annotated[str | None, typer.Option(metavar="URL", help="Where the host fetches images: URL of the API.")] = None,
+    tunnel_address: Annotated[
+        str | None, typer.Option(metavar="ADDR/LENGTH", help="The host's address in the network of the tunnels, as in 198.51.100.11/24.")
+    ] = None,
+    tunnel_device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The host's device there, for its switch alone: it may carry no address.")
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The cloud's settings file: what it says of compute, network and hosts is said to the host too."),
@@ -50,7 +56,8 @@ def add(
     """Let a host onto the bus. Writes credentials and a settings file to copy to it; the NATS server needs to know nothing."""
     from pileus.bus import authority
 
-    settings = _copied(config, api_url)
+    given = {"host.api_url": api_url, "host.tunnel_address": tunnel_address, "host.tunnel_device": tunnel_device}
+    settings = _copied(config, given)
     file = authority.add_host(bus_dir, name, settings, hollow=hollow, days=expires, installed=installed)
     print(f"{file}, {file.with_suffix('.creds')}: for {name}, in {installed}, with {bus_dir / 'tls' / 'ca.pem'} as {authority.CA}")
     if "api_url" not in settings.get("host", {}):
@@ -76,12 +83,12 @@ def show(bus_dir: BusDir = BUS_DIR) -> None:
         print(f"{name}  since {_day(issued.at)}{until}{'  as any host (--hollow)' if issued.hollow else ''}")
 
 
-def _copied(config: Path | None, api_url: str | None) -> Mapping[str, Mapping[str, Any]]:
+def _copied(config: Path | None, given: Mapping[str, str | None]) -> Mapping[str, Mapping[str, Any]]:
     """What a host's settings file says beside its name and the bus. Raises StartupError."""
     from pileus import settings
 
     tree: dict[str, dict[str, Any]] = {}
-    found, origins = settings.load(config, environ={}, flags={"host.api_url": api_url})
+    found, origins = settings.load(config, environ={}, flags=given)
     for one in settings.describe(found, origins):
         section, _, leaf = one.key.partition(".")
         if section in COPIED and one.origin != "default" and one.key != "host.name":

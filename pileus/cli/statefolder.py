@@ -23,6 +23,11 @@ class Login:
     project_name: str
 
 
+def is_held_while_running(state: Path) -> bool:
+    """Whether `pileus up` was here: it holds the folder's lock while it runs. Any number of `pileus serve api` share a folder."""
+    return (state / "lock").exists()
+
+
 def running_pid(state: Path) -> int | None:
     """The process that holds the folder's lock; None when nobody does. Raises StartupError where the folder is not readable."""
     try:

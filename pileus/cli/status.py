@@ -65,9 +65,10 @@ def _lines(told: dict[str, Any]) -> list[Any]:
             Text(f"{host['acceleration']}: {host['acceleration_reason']}"),
         )
     counts = ", ".join(f"{count} {word}" for word, count in sorted(told["servers"].items())) or "none"
+    process = f"pid {told['pid']}, " if told["pid"] is not None else ""
     settings = ", ".join(f"{key.rpartition('.')[2]} {_plain(value)}" for key, value in told["settings"].items())
     return [
-        Text(f"Pileus {told['version']} runs at {told['url']} (pid {told['pid']}, state folder {told['state']})", "bold"),
+        Text(f"Pileus {told['version']} runs at {told['url']} ({process}state folder {told['state']})", "bold"),
         Text(f"Settings of a boot's wait: {settings}"),
         "",
         services,

@@ -29,7 +29,24 @@ async def test_from_nothing_to_a_host_on_the_bus(tmp_path: Path) -> None:
         '[host]\nname = "not this one"\nbridge_mappings = {physnet1 = "eth1"}\n[identity]\ntoken_lifetime = 60\n'
     )
     told = done(
-        pileus("host", "add", "h1", "--bus-dir", folder, "--config", cloud, "--installed", installed, "--expires", "30", PILEUS_STATE="x")
+        pileus(
+            "host",
+            "add",
+            "h1",
+            "--bus-dir",
+            folder,
+            "--config",
+            cloud,
+            "--installed",
+            installed,
+            "--expires",
+            "30",
+            "--tunnel-address",
+            "198.51.100.11/24",
+            "--tunnel-device",
+            "eth1",
+            PILEUS_STATE="x",
+        )
     )
     assert "not set" not in told
     assert "host.api_url is not set" in done(pileus("host", "add", "lab", "--hollow", "--bus-dir", folder, "--installed", installed))
@@ -43,6 +60,7 @@ async def test_from_nothing_to_a_host_on_the_bus(tmp_path: Path) -> None:
     shutil.copy(folder / "tls" / "ca.pem", installed / "bus-ca.pem")
     found, origins = settings.load(folder / "hosts" / "h1.toml", environ={})
     assert (found.host.name, found.host.api_url, found.host.bridge_mappings) == ("h1", "http://api.example:8774", {"physnet1": "eth1"})
+    assert (found.host.tunnel_address, found.host.tunnel_device) == ("198.51.100.11/24", "eth1")
     assert (found.compute.plug_signal, found.compute.vif_plugging_timeout) == ("callback", 60.5)
     assert not [key for key in origins if key.startswith(("identity.", "api.", "state"))]
     with NatsServer(tmp_path, port=port, file=folder / "nats.conf"):

@@ -1,0 +1,173 @@
+"""docs/MANY-MACHINES.md on three machines made of namespaces: real PostgreSQL, NATS with TLS and keys, QEMU, Open vSwitch and tunnels, each
+role started by its unit, files where the commands wrote them. The tests are one story, in this order."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pileus import tinyguest
+from pileus.hosts import missing_for_real
+from pileus.settings import Settings
+from tests.deploy.machines import Machine
+from tests.deploy.walkthrough import HOSTS, STATE, ThreeMachines, programs_missing, three_machines
+from tests.real.console import Console
+
+MISSING = missing_for_real(Settings()) or programs_missing()
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"the walk-through needs real machines' parts: {MISSING}")
+SERVERS = {"first": "compute1", "second": "compute2"}
+LIMIT = 60.0
+
+
+def until(question: Callable[[], Any], limit: float = LIMIT) -> Any:
+    ends = time.monotonic() + limit
+    while not (answer := question()):
+        assert time.monotonic() < ends, f"not so within {limit:g} s; last answer: {answer!r}"
+        time.sleep(0.05)
+    return answer
+
+
+class Cloud:
+    """The walk-through up to its two servers."""
+
+    def __init__(self, three: ThreeMachines) -> None:
+        self.three = three
+        self.control = three.control
+        three.follow(until="openstack server create")
+        self.status = three.said
+        self.control.run(f"{sys.executable} -m tests.deploy.tinyimage")
+        three.follow(until="systemctl restart")
+        self.shown = three.said
+        self.ids = {server["name"]: server["id"] for server in self.servers()}
+
+    def openstack(self, words: str) -> Any:
+        printed = self.control.run("".join(self.control.exports) + f"openstack {words} -f json")
+        return json.loads(printed) if printed.strip() else None
+
+    def get(self, service: str, path: str) -> Any:
+        """A request by the cloud's own small client: quicker than `openstack`."""
+        script = f"""
+import json
+from pathlib import Path
+from pileus.cli.client import Client
+with Client.of_state(Path("/var/lib/pileus")) as client:
+    print(json.dumps(client.get({service!r}, {path!r})))
+"""
+        return json.loads(self.control.run(f"{sys.executable} -c {shlex.quote(script)}"))
+
+    def servers(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.get("compute", "/servers/detail")["servers"]
+        return found
+
+    def hosts_up(self) -> list[str]:
+        return [host["name"] for host in self.get("pileus", "/v1/status")["hosts"] if host["up"]]
+
+    def address(self, name: str) -> str:
+        [server] = [server for server in self.servers() if server["name"] == name]
+        return str(server["addresses"]["demo"][0]["addr"])
+
+    def host(self, name: str) -> Machine:
+        return self.three.machines[SERVERS[name]]
+
+    def guest(self, name: str) -> Path:
+        return self.host(name).root / STATE / "guests" / self.ids[name]
+
+    def has_shell(self, name: str) -> bool:
+        log = (self.guest(name) / "console.log").read_text(errors="replace")
+        return tinyguest.ADDRESS in log and "guest# " in log
+
+    def ping(self, source: str, target: str) -> bool:
+        with Console(self.guest(source) / "console.sock") as console:
+            return console.run(f"ping -c 1 -W 2 {self.address(target)} || ping -c 3 -W 2 {self.address(target)}")[0] == 0
+
+    def standing(self, host: str) -> dict[str, list[int]]:
+        """What must outlive the host's process."""
+        machine = self.three.machines[host]
+        return {word: machine.pids(word) for word in ("qemu-system", "ovs-vswitchd", "ovsdb-server", "dnsmasq")}
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
+    tinyguest.build(tinyguest.default_folder())
+    with tempfile.TemporaryDirectory(prefix="pl-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with three_machines(folder) as three:
+            yield Cloud(three)
+
+
+def test_the_document_brings_up_both_hosts_and_their_servers(cloud: Cloud) -> None:
+    assert sorted(cloud.hosts_up()) == list(HOSTS)
+    assert [re.findall(rf"^{host}\s+(up)\s", cloud.status, re.MULTILINE) for host in HOSTS] == [["up"], ["up"]], cloud.status
+    found = {server["name"]: (server["status"], server["OS-EXT-SRV-ATTR:host"]) for server in cloud.servers()}
+    assert found == {name: ("ACTIVE", host) for name, host in SERVERS.items()}
+    for word in ("first", "second", "nova-compute", "Pileus", "claimed"):
+        assert word in cloud.shown, cloud.shown
+    listed = cloud.openstack("server list")
+    assert sorted((server["Name"], server["Status"]) for server in listed) == [("first", "ACTIVE"), ("second", "ACTIVE")]
+
+
+def test_guests_on_different_hosts_reach_one_another(cloud: Cloud) -> None:
+    for name in SERVERS:
+        until(lambda each=name: cloud.has_shell(each))
+    assert cloud.ping("first", "second")
+    assert cloud.ping("second", "first")
+
+
+def test_what_is_secret_is_roots_alone(cloud: Cloud) -> None:
+    etc = cloud.control.root / "etc/pileus"
+    for name in ("control.env", "control.creds", "bus/keys/account.nk", "bus/hosts/compute1.creds", "bus/tls/server.key"):
+        assert (etc / name).stat().st_mode & 0o077 == 0, name
+    assert "password" not in (etc / "control.toml").read_text()
+    for host in HOSTS:
+        assert (cloud.three.machines[host].root / f"etc/pileus/{host}.creds").stat().st_mode & 0o077 == 0
+        known = [file.name for file in (cloud.three.machines[host].root / "etc/pileus").iterdir()]
+        assert sorted(known) == ["bus-ca.pem", f"{host}.creds", "host.toml"]
+
+
+def test_a_restart_of_a_host_ends_no_guest(cloud: Cloud) -> None:
+    before = cloud.standing("compute1")
+    assert [len(pids) for pids in before.values()] == [1, 1, 1, 1]
+    cloud.three.follow()
+    assert cloud.standing("compute1") == before
+    until(lambda: sorted(cloud.hosts_up()) == list(HOSTS))
+    assert cloud.ping("first", "second")
+
+
+def test_kill_9_of_a_host_ends_no_guest_and_while_it_is_down_the_network_works(cloud: Cloud) -> None:
+    before = cloud.standing("compute2")
+    machine = cloud.three.machines["compute2"]
+    machine.run("systemctl kill pileus-host")
+    assert cloud.standing("compute2") == before
+    assert cloud.ping("first", "second")
+    machine.run("systemctl start pileus-host")
+    assert cloud.standing("compute2") == before
+    assert cloud.ping("second", "first")
+
+
+def test_control_is_killed_and_all_goes_on(cloud: Cloud) -> None:
+    units = "pileus-nats pileus-api pileus-worker pileus-network-rpc"
+    cloud.control.run(f"systemctl kill {units}")
+    assert cloud.ping("first", "second")
+    cloud.control.run(f"systemctl start {units}")
+    until(lambda: sorted(cloud.hosts_up()) == list(HOSTS))
+    cloud.openstack("server delete --wait first second")
+    assert cloud.servers() == []
+    for host in HOSTS:
+        until(lambda each=host: not cloud.three.machines[each].pids("qemu-system"))
+
+
+def test_a_removed_host_is_off_the_bus(cloud: Cloud) -> None:
+    cloud.control.run("pileus host remove compute1 --bus-dir /etc/pileus/bus; systemctl reload pileus-nats")
+    log = cloud.three.machines["compute1"].root / "run/units/pileus-host.log"
+    until(lambda: "credentials refused" in log.read_text())
+    assert "credentials refused" not in (cloud.three.machines["compute2"].root / "run/units/pileus-host.log").read_text()
