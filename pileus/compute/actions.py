@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, or_, select, update
 
 from pileus.compute import builds, quotas
 from pileus.compute.lifecycle import ServerState, Verb
-from pileus.compute.tables import actions, servers
+from pileus.compute.tables import IS_DELETE, IS_NO_DELETE, actions, servers
 from pileus.context import Context
 from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
@@ -140,6 +140,22 @@ def ask_again(tx: Tx, host: str) -> list[str]:
     if ids:
         tx.execute(_ASK_AGAIN, {"ids": ids, "now": time.time()})
     return ids
+
+
+_BACKED_OFF = [
+    select(actions.c.id).where(lane, actions.c.due_at > bindparam("later"), actions.c.state.in_(ANSWERED)).with_for_update(skip_locked=True)
+    for lane in (IS_DELETE, IS_NO_DELETE)
+]
+
+
+def ask_soon(tx: Tx, within: float) -> int:
+    """Messages may have been lost, also those that asked again: what waits for an answer and would be asked later than in `within`
+    seconds is due now; how many that are. One that is being changed at this moment is asked by whoever changes it."""
+    now = time.time()
+    ids = [found for lane in _BACKED_OFF for found in tx.execute(lane, {"later": now + within}).scalars()]
+    if ids:
+        tx.execute(_ASK_AGAIN, {"ids": ids, "now": now})
+    return len(ids)
 
 
 def open_of(tx: Tx, server_id: str, *, locked: bool = False) -> Row | None:

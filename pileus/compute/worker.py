@@ -7,8 +7,10 @@ again: claims and ports are idempotent by server, generation and host. Any numbe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -78,6 +80,8 @@ class Worker:
         self._leaks = Leaks(compute)
         self._subscriptions: list[Subscription] = []
         self._loops: list[asyncio.Task[None]] = []
+        self._look_now = asyncio.Event()
+        self._forget: Callable[[], None] = _nothing
 
     async def start(self) -> None:
         await self._compute.store.write(_join, self.id, self._exclusive)
@@ -90,6 +94,7 @@ class Worker:
             bus.subscribe(from_hosts(PROGRESS), Progress, self._progress, queue="workers", concurrency=8),
             bus.serve(from_hosts(READINESS), ReadinessRequest, self._readiness, queue="workers", concurrency=8),
         ]
+        self._forget = bus.on_reconnect(self._reconnected)
         loops = {"due-sweep": self._sweep(), "worker-beat": self._beat(), "admission": self._admitter.run(), "leaks": self._leaks.run()}
         self._loops = [asyncio.create_task(work, name=name) for name, work in loops.items()]
 
@@ -100,6 +105,7 @@ class Worker:
 
     async def _end(self) -> None:
         self._closing = True
+        self._forget()
         for subscription in self._subscriptions:
             await subscription.close()
         tasks = [*self._running.values(), *self._loops]
@@ -161,6 +167,11 @@ class Worker:
             except Exception:
                 log.exception("worker could not say that it lives; it tries again")
 
+    async def _reconnected(self) -> None:
+        """What was said meanwhile is lost: whoever was asked several times in vain is asked now."""
+        if await self._compute.store.write(actions.ask_soon, self._compute.settings.compute.resend_interval):
+            self._look_now.set()
+
     async def _sweep(self) -> None:
         purge_at = time.monotonic()
         while True:
@@ -172,7 +183,10 @@ class Worker:
                     await self._compute.store.write(_purge, time.time() - self._compute.settings.compute.deleted_retention)
             except Exception:
                 log.exception("sweep failed; it goes on")
-            await asyncio.sleep(SWEEP)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP):
+                    await self._look_now.wait()
+            self._look_now.clear()
 
     async def _look(self) -> None:
         """Compute what is due and nobody computes, as much as there are places for; and whoever waits to be let in."""
@@ -415,6 +429,10 @@ class Worker:
             log.exception("what a lost lease left was not given back; it is looked for later", server=server_id)
         finally:
             self._launch_all(await asyncio.shield(self._compute.store.write(leases.free, server, but="")))
+
+
+def _nothing() -> None:
+    pass
 
 
 def _join(tx: Tx, worker: str, exclusive: bool) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from sqlalchemy import update
 
-from pileus.bus.inprocess import Fate
+from pileus.bus.inprocess import Fate, InProcessBus
+from pileus.compute.tables import actions
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.messages import ACTIONS, LEVELS, OBSERVED, GuestSpec, Observed
 from pileus.network.servers import ports_of
+from pileus.store import Tx
 from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
 
 Signal = Literal["local", "callback"]
@@ -95,6 +99,35 @@ async def test_a_host_that_began_anew_is_told_at_once(tmp_path: Path, signal: Si
         await cloud.stop_host("host-0")
         await cloud.start_host("host-0")
         assert [(await cloud.settled(server_id, 10.0))["vm_state"] for server_id in ids] == ["active"] * 4
+
+
+@both
+async def test_a_bus_that_is_there_again_is_asked_at_once(tmp_path: Path, signal: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was asked several times in vain would be asked next after a quarter of an hour."""
+    tellers: list[Callable[[], Awaitable[None]]] = []
+
+    def on_reconnect(bus: InProcessBus, tell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        tellers.append(tell)
+        return lambda: tellers.remove(tell)
+
+    monkeypatch.setattr(InProcessBus, "on_reconnect", on_reconnect)
+    patient = settings(signal, compute={"resend_interval": 60.0})
+    async with cloudlet(tmp_path, patient, hosts=1, fate=losing(".desired", times=1)) as cloud:
+        [server_id] = await cloud.create()
+        await cloud.until(lambda: _is_sent(cloud, server_id))
+        await cloud.store.write(_put_off, time.time() + 960.0)
+        for tell in tellers:
+            await tell()
+        assert (await cloud.settled(server_id, 10.0))["vm_state"] == "active"
+    assert tellers == []
+
+
+async def _is_sent(cloud: Cloudlet, server_id: str) -> bool:
+    return bool((await cloud.last_action(server_id))["state"] == "sent")
+
+
+def _put_off(tx: Tx, until: float) -> None:
+    tx.execute(update(actions).values(due_at=until, resends=5))
 
 
 @both
