@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from pileus.choice import Choice
 from pileus.cli.client import Client
 from pileus.cli.statefolder import login
-from pileus.cloud import Choice, Cloud
+from pileus.cloud import Cloud
 from pileus.host.service import Host
 from pileus.settings import Api, Settings, Simulated
 

@@ -14,9 +14,9 @@ from pileus.bus.inprocess import Fate, InProcessBus
 from pileus.clients.image import ImageInfo
 from pileus.clients.network import Requested, RequestedNic
 from pileus.compute import actions, servers
+from pileus.compute.creation import NewServer
 from pileus.compute.hostwatch import HostWatch
 from pileus.compute.scheduler import Scheduler
-from pileus.compute.creation import NewServer
 from pileus.compute.service import Compute
 from pileus.compute.worker import Worker
 from pileus.context import SYSTEM, Context

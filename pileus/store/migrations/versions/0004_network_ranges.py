@@ -21,7 +21,8 @@ def upgrade() -> None:
     )
     op.create_index("network_free_order", "network_free_addresses", ["subnet_id", "freed", "last"])
     op.execute(
-        "INSERT INTO network_free_addresses (subnet_id, last, first, taken, freed) SELECT subnet_id, last, first, 0, freed FROM network_free_before"
+        "INSERT INTO network_free_addresses (subnet_id, last, first, taken, freed) "
+        "SELECT subnet_id, last, first, 0, freed FROM network_free_before"
     )
     op.drop_table("network_free_before")
     with op.batch_alter_table("network_outbox") as table:
