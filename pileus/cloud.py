@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-
-import msgspec
 
 from pileus import firststart, roles
 from pileus.bus.opening import open_bus
@@ -91,15 +88,3 @@ class Cloud:
             raise StartupError(f"not all of {len(self.hosts)} hosts were heard of within {HEARD_LIMIT:.0f} s") from None
         # Only now: what was under way when we were ended would fail on hosts that seem down because nobody has heard of them since.
         await stack.run(compute.worker)
-
-
-def effective(settings: Settings, origins: Mapping[str, str], choice: Choice) -> Settings:
-    """Settings with what hollow hosts imply: they share a simulated physical network, so networks can span them."""
-    if choice.hypervisor != "simulated" or settings.host.hosts == 1 or "network.default_type" in origins:
-        return settings
-    network = msgspec.structs.replace(
-        settings.network, default_type="vlan", vlan_ranges=settings.network.vlan_ranges or ["simulated:1:4094"]
-    )
-    names = {entry.partition(":")[0] for entry in network.vlan_ranges}
-    host = msgspec.structs.replace(settings.host, bridge_mappings=settings.host.bridge_mappings or dict.fromkeys(sorted(names), "none"))
-    return msgspec.structs.replace(settings, network=network, host=host)

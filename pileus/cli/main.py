@@ -61,10 +61,10 @@ def up(
 ) -> None:
     """Start the cloud and stay with it. Ctrl-C ends it; guests go on."""
     given = {"state": state, "api.listen": listen, "host.hypervisor": hypervisor, "host.hosts": hosts, "host.switch_db": switch_db}
-    settings, origins = _load(config, given)
+    settings, _ = _load(config, given)
     from pileus.cli.up import up as start
 
-    start(settings, origins)
+    start(settings)
 
 
 serve = typer.Typer(no_args_is_help=True, help="One role of a cloud whose roles are apart (PostgreSQL and NATS between them).")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from pileus import process
 from pileus.choice import choose
-from pileus.cloud import Cloud, effective
+from pileus.cloud import Cloud
 from pileus.settings import Settings
 
 
-def up(settings: Settings, origins: Mapping[str, str]) -> None:
+def up(settings: Settings) -> None:
     """Run until SIGTERM or Ctrl-C; requests under way are finished, guests go on. Raises StartupError."""
     process.log_to_stderr(settings.log_level)
     choice = choose(settings)
-    cloud = Cloud(effective(settings, origins, choice), choice)
+    cloud = Cloud(settings, choice)
 
     def ready(_: process.Program) -> None:
         print(greeting(cloud), flush=True)

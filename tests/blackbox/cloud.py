@@ -185,6 +185,10 @@ def hire(cloud: Cloud, admin: Person, roles: dict[str, str]) -> dict[str, Person
     return people
 
 
+VLANS = {"PILEUS_NETWORK__VLAN_RANGES": "simulated:1:4094", "PILEUS_HOST__BRIDGE_MAPPINGS": "simulated=none"}
+"""A physical network beside the tunnels."""
+
+
 @contextlib.contextmanager
 def running(folder: Path, *flags: str, **env: str) -> Iterator[Cloud]:
     """A simulated cloud until the end of the block. At its end: SIGTERM, exit code 0 and a log without an error."""
@@ -192,7 +196,7 @@ def running(folder: Path, *flags: str, **env: str) -> Iterator[Cloud]:
     command = [sys.executable, "-m", "pileus", "up", "--state", str(state), "--listen", "127.0.0.1:0", "--hypervisor", "simulated", *flags]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PILEUS_", "OS_"))}
     with log.open("a") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean | env)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean | VLANS | env)
     assert process.stdout is not None
     try:
         ready, _, _ = select.select([process.stdout], [], [], LIMIT)
