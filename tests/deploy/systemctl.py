@@ -8,6 +8,7 @@ KillMode=, TimeoutStopSec=. An option that would give a host's unit a mount name
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.deploy.units import Unit, read
@@ -35,7 +37,7 @@ def start(name: str) -> None:
     own = unit.last("DynamicUser") == "yes" and _may_run_pileus(NOBODY)
     credentials = _credentials(name, unit, own=own)
     environ = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": PATH,
         "LANG": "C.UTF-8",
         "PYTHONPATH": os.environ["PYTHONPATH"],
     }
@@ -135,6 +137,7 @@ def _credentials(name: str, unit: Unit, *, own: bool) -> Path:
     return folder
 
 
+@functools.cache
 def _may_run_pileus(uid: int) -> bool:
     """Whether this checkout is where another user can read it."""
     words = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", sys.executable, "-c", "import pileus.errors"]
@@ -147,8 +150,10 @@ COMMANDS = {"start": start, "stop": stop, "restart": restart, "reload": reload, 
 def main() -> None:
     words = [word for word in sys.argv[1:] if word != "--now"]
     verb = {"enable": "start"}.get(words[0], words[0])
-    for name in words[1:]:
-        COMMANDS[verb](name)
+    _may_run_pileus(NOBODY)
+    with ThreadPoolExecutor() as beside:
+        for _ in beside.map(COMMANDS[verb], words[1:]):
+            pass
 
 
 if __name__ == "__main__":

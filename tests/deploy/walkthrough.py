@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +58,13 @@ class ThreeMachines:
         self.said = ""
         while self.left and (not until or until not in self.left[0].script):
             block = self.left.pop(0)
-            for name in block.machines:
-                machine = self.machines[name]
-                self.said += machine.run("".join(machine.exports) + block.script)
-                machine.exports += re.findall(r"^export .*\n", block.script, re.MULTILINE)
+            with ThreadPoolExecutor() as beside:
+                self.said += "".join(beside.map(lambda name: self._run(self.machines[name], block), block.machines))  # noqa: B023
+
+    def _run(self, machine: Machine, block: Block) -> str:
+        said = machine.run("".join(machine.exports) + block.script)
+        machine.exports += re.findall(r"^export .*\n", block.script, re.MULTILINE)
+        return said
 
 
 @contextmanager
