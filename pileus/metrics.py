@@ -17,3 +17,6 @@ DB_RETRIES = Counter("pileus_db_retries", "Transactions that were tried again.",
 DB_POOL_SIZE = Gauge("pileus_db_pool_size", "Most database connections of this process (database.max_pool_size).")
 DB_IN_USE = Gauge("pileus_db_connections_in_use", "Database connections of this process that a transaction runs on.")
 DB_WAITING = Gauge("pileus_db_waiting", "Transactions that wait for a database connection now.")
+BUS_LOST = Counter("pileus_bus_messages_lost_total", "Messages that found a full buffer.", ["where"])
+for _where in ("subscription", "connection"):
+    BUS_LOST.labels(_where)  # so that it is shown before the first is lost

@@ -77,4 +77,6 @@ def _response(method: bytes, path: bytes) -> tuple[str, str, bytes]:
         return "405 Method Not Allowed", "text/plain", b"only GET\n"
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # costs 100 ms: who is never asked does without
 
+    from pileus import metrics  # noqa: F401 - what nobody has counted yet is shown as 0
+
     return "200 OK", CONTENT_TYPE_LATEST, generate_latest()

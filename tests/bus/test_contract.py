@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 import pytest
 
+from pileus import metrics
 from pileus.bus import Bus, NoAnswer, RemoteError, delivery
 from pileus.bus.opening import open_bus
 from pileus.settings import Bus as BusSettings
@@ -145,7 +146,7 @@ async def test_a_slow_subscriber_loses_what_its_buffer_does_not_take(bus: Bus, m
 
     subscription = bus.subscribe("s", Word, slow)
     bus.subscribe("s", Word, other.put)
-    counted = delivery.LOST.labels("subscription")._value.get()
+    counted = metrics.BUS_LOST.labels("subscription")._value.get()
     for n in range(10):
         await bus.publish("s", Word(str(n)))
         async with asyncio.timeout(5):
@@ -159,7 +160,7 @@ async def test_a_slow_subscriber_loses_what_its_buffer_does_not_take(bus: Bus, m
         while len(heard) < 11:
             await asyncio.sleep(0.005)
     assert heard == [str(n) for n in range(11)]  # one that is being handled, ten that wait
-    assert delivery.LOST.labels("subscription")._value.get() == counted + 19
+    assert metrics.BUS_LOST.labels("subscription")._value.get() == counted + 19
     await subscription.close()
 
 

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 import structlog
 
-from pileus.bus import BusError, NoAnswer, RemoteError, delivery
+from pileus import metrics
+from pileus.bus import BusError, NoAnswer, RemoteError
 from pileus.bus import nats as nats_bus
 from pileus.bus.link import Link
 from pileus.bus.nats import NatsBus
@@ -171,13 +172,13 @@ async def test_a_server_that_does_not_answer_is_given_up(server: NatsServer, pai
 async def test_what_is_held_back_is_bounded(server: NatsServer, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats_bus, "BUFFER_BYTES", 1000)
     heard = heard_by(pair.here)
-    counted = delivery.LOST.labels("connection")._value.get()
+    counted = metrics.BUS_LOST.labels("connection")._value.get()
     server.kill()
     await lost(pair.here)
     for n in range(100):
         await pair.here.publish("s", Word(f"{n:02}" * 20))
     assert 0 < pair.here.lost < 100
-    assert delivery.LOST.labels("connection")._value.get() == counted + pair.here.lost
+    assert metrics.BUS_LOST.labels("connection")._value.get() == counted + pair.here.lost
     kept = 100 - pair.here.lost
     server.start()
     async with asyncio.timeout(10):
