@@ -333,10 +333,11 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class ActionHint(msgspec.Struct, frozen=True):
-    """There is work: these actions are due, or creates `waiting` to be let in."""
+    """There is work: these actions are due, or creates `waiting` to be let in, or `deletes`."""
 
     ids: list[str] = []
     waiting: bool = False
+    deletes: bool = False
 
 
 class OutboxHint(msgspec.Struct, frozen=True):

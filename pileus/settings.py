@@ -79,8 +79,8 @@ class Metrics(Section, frozen=True):
         str,
         Meta(
             pattern=r"^$|^\S+:\d+$",
-            description="Address and port of this process's figures for Prometheus, on /metrics; of several processes alike each takes the next "
-            "port; empty: none.",
+            description="Address and port of this process's figures for Prometheus, on /metrics; of several processes alike each takes the "
+            "next port; empty: none.",
         ),
     ] = ""
 
@@ -139,6 +139,10 @@ class Compute(Section, frozen=True):
     max_concurrent_builds: Annotated[
         Count, Meta(description="Servers being built at once on one host; what only waits for its network does not count. 0: no limit.")
     ] = 10
+    deletes_beside_creates: Annotated[
+        float,
+        Meta(ge=0, description="Deletes that a worker process begins a second while servers are being made; 0: as many as it can."),
+    ] = 30.0
     queue_limit: Annotated[Seconds, Meta(description="How long a create may wait for its turn. 0: for ever.")] = 3600.0
     blocked_limit: Annotated[
         Seconds, Meta(description="How long a create that fits nowhere waits for room before it fails. 0: it fails at once, as in Nova.")

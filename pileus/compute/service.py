@@ -77,7 +77,7 @@ class Compute:
         if "allocate" in VERBS[verb].plan:
             limit += s.vif_plugging_timeout + s.image_limit
         action_id = await self.store.write(servers.act, context, server_id, verb, limit=limit, hard=hard)
-        await self.hint([action_id])
+        await self.bus.publish(ACTIONS, ActionHint(deletes=True) if verb == "delete" else ActionHint([action_id]))
 
     async def evacuate(self, context: Context, server_id: str, wish: Wish) -> None:
         """Accept the evacuation of a server whose host is down, and hint a worker. Raises NotFound, Conflict or BadRequest."""

@@ -19,6 +19,7 @@ from pileus.bus import Subscription
 from pileus.compute import actions, admission, leases, outcomes
 from pileus.compute.actions import Stale
 from pileus.compute.admitter import Admitter
+from pileus.compute.deleter import Deleter
 from pileus.compute.lanes import Lane
 from pileus.compute.leaks import Leaks
 from pileus.compute.leases import Taken
@@ -54,8 +55,13 @@ SWEEP = 0.5
 BATCH = 64
 QUEUED = ("waiting", "blocked")
 MOST_COUNTED = 10_000
-BUILDERS = 32
-"""Actions computed at once; deletes have as many of their own (law 3)."""
+BUILDERS = 16
+"""Actions computed at once: what keeps one process busy while each waits for the database. More would wait in the middle, as a step that
+takes long, instead of in the queue."""
+DELETERS = 8
+"""Deletes computed at once, in a lane of their own (law 3)."""
+CREATES_REMEMBERED = 1.0
+"""Seconds from the last create for which deletes give way."""
 
 
 class Worker:
@@ -75,7 +81,9 @@ class Worker:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._leased: dict[str, Taken] = {}
-        self._lanes = {True: Lane(BUILDERS), False: Lane(BUILDERS)}
+        self._lanes = {True: Lane(DELETERS), False: Lane(BUILDERS)}
+        self._created_at = -CREATES_REMEMBERED
+        self._deleter = Deleter(self._due_deletes, self._lanes[True], self._begin, self._creating, limits.deletes_beside_creates)
         self._admitter = Admitter(compute, scheduler, self.id, self._lease, self._lanes[False], self._begin)
         self._leaks = Leaks(compute)
         self._subscriptions: list[Subscription] = []
@@ -95,7 +103,13 @@ class Worker:
             bus.serve(from_hosts(READINESS), ReadinessRequest, self._readiness, queue="workers", concurrency=8),
         ]
         self._forget = bus.on_reconnect(self._reconnected)
-        loops = {"due-sweep": self._sweep(), "worker-beat": self._beat(), "admission": self._admitter.run(), "leaks": self._leaks.run()}
+        loops = {
+            "due-sweep": self._sweep(),
+            "worker-beat": self._beat(),
+            "admission": self._admitter.run(),
+            "deletes": self._deleter.run(),
+            "leaks": self._leaks.run(),
+        }
         self._loops = [asyncio.create_task(work, name=name) for name, work in loops.items()]
 
     async def close(self) -> None:
@@ -127,7 +141,7 @@ class Worker:
                 self._ended(action, message.host)
                 self._launch(str(action["id"]))
         elif VERBS[action["name"]].plan[-1] == "release":
-            self._launch(str(action["id"]))
+            self._launch(str(action["id"]), lane=self._lanes[True])
         else:
             self._ended(action, message.host)
 
@@ -146,6 +160,8 @@ class Worker:
     async def _hinted(self, hint: ActionHint) -> None:
         if hint.waiting:
             self._admitter.wake()
+        if hint.deletes:
+            self._deleter.wake()
         for action_id in hint.ids:
             self._launch(action_id)
 
@@ -196,30 +212,38 @@ class Worker:
             await self._scheduler.fresh()
         if not due:
             return
-        for deletes, lane in self._lanes.items():
-            if most := min(BATCH, lane.free):
-                for taken in await self._compute.store.write(leases.take_due, self.id, self._lease, deletes=deletes, most=most):
-                    self._begin(taken)
+        self._deleter.wake()
+        if most := min(BATCH, self._lanes[False].free):
+            for taken in await self._compute.store.write(leases.take_due, self.id, self._lease, deletes=False, most=most):
+                self._begin(taken)
+
+    async def _due_deletes(self, most: int) -> list[Taken]:
+        return await self._compute.store.write(leases.take_due, self.id, self._lease, deletes=True, most=most)
+
+    def _creating(self) -> bool:
+        return asyncio.get_running_loop().time() - self._created_at < CREATES_REMEMBERED
 
     def _begin(self, taken: Taken) -> None:
         """Compute an action that is leased, with a place in its lane."""
         action_id = str(taken[0]["id"])
         if self._closing:
             return
+        if taken[0]["name"] == "create":
+            self._created_at = asyncio.get_running_loop().time()
         if action_id in self._running:
             self._leased[action_id] = taken  # a hint was quicker to begin, and finds it leased: its end is near
         else:
             place = self._lanes[taken[0]["name"] == "delete"].reserve()
             self._start(action_id, self._run(action_id, taken, place=place))
 
-    def _launch(self, action_id: str) -> None:
-        """Run an action; one that runs already runs once more afterwards, so that no hint is lost."""
+    def _launch(self, action_id: str, lane: Lane | None = None) -> None:
+        """Run an action (`lane`: when there is a place in it); one that runs already runs once more afterwards, so that no hint is lost."""
         if self._closing:
             return
         if action_id in self._running:
             self._again.add(action_id)
         else:
-            self._start(action_id, self._run(action_id))
+            self._start(action_id, self._run(action_id, lane=lane))
 
     def _start(self, action_id: str, work: Any) -> None:
         task = asyncio.create_task(work, name=f"action-{action_id}")
@@ -234,11 +258,18 @@ class Worker:
             self._again.discard(action_id)
             self._launch(action_id)
 
-    async def _run(self, action_id: str, taken: Taken | None = None, *, place: bool = False) -> None:
+    async def _run(self, action_id: str, taken: Taken | None = None, *, place: bool = False, lane: Lane | None = None) -> None:
         lost = False
         try:
             if taken is None:
-                taken = await self._compute.store.write(leases.take, action_id, self.id, self._lease)
+                if lane is not None:
+                    await lane.acquire()
+                    place = True
+                try:
+                    taken = await self._compute.store.write(leases.take, action_id, self.id, self._lease)
+                finally:
+                    if lane is not None and taken is None:
+                        lane.release()
             if taken is not None:
                 place, lost = False, await self._run_leased(taken, place)
         except TimeoutError:
@@ -263,7 +294,7 @@ class Worker:
                 freed = await self._compute_steps(verb, action, server)
             finally:
                 lane.release()
-                self._admitter.ended_computing()
+                (self._deleter if verb.name == "delete" else self._admitter).ended_computing()
             return False
         except (Stale, LeaseLost):
             log.info("an action was taken over meanwhile", action=action["id"])

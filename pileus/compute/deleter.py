@@ -1,0 +1,70 @@
+"""Begins deletes on behalf of one worker: a batch at a time, and no faster than creates can bear (law 3: neither delayed by them,
+nor are they starved)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from pileus.compute.lanes import Lane
+from pileus.compute.leases import Taken
+
+log = structlog.get_logger(__name__)
+
+AFTER_ERROR = 0.5
+
+
+class Deleter:
+    """`take` leases deletes that are due, at most so many; `begin` computes one, which has a place in the lane then.
+
+    While `creating`, `rate` deletes are begun a second (0: as many as there are places for).
+    """
+
+    def __init__(
+        self,
+        take: Callable[[int], Awaitable[Sequence[Taken]]],
+        lane: Lane,
+        begin: Callable[[Taken], None],
+        creating: Callable[[], bool],
+        rate: float,
+    ) -> None:
+        self._take = take
+        self._lane = lane
+        self._begin = begin
+        self._creating = creating
+        self._rate = rate
+        self._wanted = asyncio.Event()
+        self._more = False
+        """There were perhaps more than places."""
+
+    def wake(self) -> None:
+        """Deletes are due, perhaps."""
+        self._wanted.set()
+
+    def ended_computing(self) -> None:
+        """There is a place in the lane again."""
+        if self._more:
+            self._wanted.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            most = self._lane.free
+            if most <= 0:
+                self._more = True
+                continue
+            try:
+                taken = await self._take(most)
+            except Exception:
+                log.exception("deletes could not be begun; it goes on")
+                await asyncio.sleep(AFTER_ERROR)
+                self._wanted.set()
+                continue
+            self._more = len(taken) == most
+            for each in taken:
+                self._begin(each)
+            if taken and self._rate and self._creating():
+                await asyncio.sleep(len(taken) / self._rate)
