@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from pileus import process
 from pileus.choice import choose
 from pileus.errors import StartupError
+from pileus.firststart import CLOUDS
 from pileus.http.server import listening, public_url
 from pileus.process import Program
 from pileus.services import FACES
@@ -28,7 +30,7 @@ def api(settings: Settings, faces: str, workers: int) -> None:
         def make(place: Place) -> Program:
             return ControlProcess(settings, "api", place, base_url=base_url, listener=_own(listener, place), faces=wanted)
 
-        _serve(workers, make, f"Pileus answers at {base_url} ({', '.join(wanted)})")
+        _serve(workers, make, f"Pileus answers at {base_url} ({', '.join(wanted)})", lambda: _access(Path(settings.state)))
 
 
 def worker(settings: Settings, workers: int) -> None:
@@ -71,15 +73,24 @@ def _begin(settings: Settings, role: str) -> None:
     check(settings, role)
 
 
-def _serve(count: int, make: Callable[[Place], Program], words: str) -> None:
+def _serve(count: int, make: Callable[[Place], Program], words: str, more: Callable[[], str] = str) -> None:
+    """`more`: lines to print behind the words, when all is ready."""
     if count == 1:
-        process.run(lambda: make(Place()), lambda _: _ready(words))
+        process.run(lambda: make(Place()), lambda _: _ready(words, more()))
         return
-    supervise(count, lambda index, told: process.run(lambda: make(Place(index, count)), lambda _: told()), lambda: _ready(words))
+    supervise(count, lambda index, told: process.run(lambda: make(Place(index, count)), lambda _: told()), lambda: _ready(words, more()))
 
 
-def _ready(words: str) -> None:
-    print(f"{words}. Ctrl-C ends it.", flush=True)
+def _access(state: Path) -> str:
+    """How a person gets in."""
+    found = state.absolute() / CLOUDS
+    if found.exists():
+        return f"\n  export OS_CLIENT_CONFIG_FILE={found}"
+    return f"\n  {CLOUDS} with the admin's password is where the first API of this cloud was started"
+
+
+def _ready(words: str, more: str = "") -> None:
+    print(f"{words}. Ctrl-C ends it.{more}", flush=True)
     process.tell_service_manager("READY=1")
 
 

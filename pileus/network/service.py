@@ -6,15 +6,21 @@ from collections.abc import Mapping, Sequence
 
 from pileus.bus import Bus, Subscription
 from pileus.clients.compute import ComputeEvents
+from pileus.context import Context
 from pileus.messages import OUTBOX, OutboxHint, PortsChanged, PortWiring, ports_subject
-from pileus.network import config
+from pileus.network import config, ports
 from pileus.network.announcer import Announcer
 from pileus.network.client import InProcessNetwork
 from pileus.network.notifier import Notifier
+from pileus.network.ports import NewPort
 from pileus.network.rpc import Rpc
 from pileus.settings import Settings
 from pileus.store import Store
+from pileus.store.sql import Row
+from pileus.together import Together
 
+TOGETHER = 32
+"""Most port requests of one transaction."""
 BATCH = 200
 """Ports of one message about changes."""
 NOTIFIERS = "network-notifier"
@@ -29,6 +35,7 @@ class Network:
         self.config = config.read(settings, notify=notify)
         self.client = InProcessNetwork(store, self.config)
         self._bus = bus
+        self._creations: Together[tuple[Context, str, NewPort], Row] = Together(self._create_ports, most=TOGETHER, name="ports")
         self._rpc = Rpc(store, bus, self.config, self._wake_notifier)
         self._announcer = Announcer(store, bus, settings.network)
         self._notifier: Notifier | None = None
@@ -56,6 +63,16 @@ class Network:
             self._hints = None
         if self._notifier is not None:
             await self._notifier.close()
+
+    async def create_port(self, context: Context, network_id: str, new: NewPort) -> Row:
+        """Make a port on a network; those of one caller that come at the same time are one transaction. Raises what
+        `ports.create_on` raises."""
+        key = (context.user_id, context.project_id, context.roles)
+        return await self._creations.call(key, (context, network_id, new))
+
+    async def _create_ports(self, wanted: Sequence[tuple[Context, str, NewPort]]) -> list[Row | Exception]:
+        context = wanted[0][0]
+        return [*await self.store.write(ports.create_on, self.config, context, [(on, new) for _, on, new in wanted])]
 
     async def tell(self, changed: Mapping[str, Sequence[PortWiring]]) -> None:
         """Let hosts know of changed ports (host → ports). Only a hint: an agent that asks for details gets the same."""

@@ -190,7 +190,10 @@ async def create(network: Network, call: Call) -> Reply:
         values = attributes.convert(body, ATTRIBUTES, call.context, create=True, singular="port")
         network_id = values.pop("network_id")
         new.append((network_id, ports.NewPort(attributes.owner(values, call.context), **values)))
-    made = await network.store.write(ports.create_on, network.config, call.context, new)
+    if bulk:
+        made = await network.store.write(ports.create_on, network.config, call.context, new)
+    else:
+        made = [await network.create_port(call.context, *new[0])]
     return lists.created(RESOURCE, call, made, bulk=bulk)
 
 
