@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pileus.cli.client import Client
-from pileus.cli.statefolder import GUESTS
+from pileus.cli.statefolder import GUESTS, is_known
 from pileus.errors import StartupError
 from pileus.host.hypervisor.guestfolder import GuestFolder, connect_unix
 
@@ -27,8 +27,7 @@ QUIET = 2.0
 
 def attach(state: Path, ref: str) -> None:
     """Join terminal and guest until Ctrl-], the end of the guest, or the end of piped input. Raises StartupError."""
-    with Client.of_state(state) as client:
-        server = client.get("pileus", f"/v1/servers/{quote(ref, safe='')}/timeline")["server"]
+    server = _on_this_host(state, ref) or _told_by_the_cloud(state, ref)
     with connect(state, server["id"], server["name"], server["status"]) as line:
         if not sys.stdin.isatty():
             _join(line, interactive=False)
@@ -37,6 +36,21 @@ def attach(state: Path, ref: str) -> None:
             print(f"Connected to {server['name']}. Enter shows the prompt, Ctrl-] leaves.", end="\r\n", file=sys.stderr, flush=True)
             ended = _join(line, interactive=True)
         print("\nThe guest ended." if ended else f"\nLeft {server['name']}; it goes on.", file=sys.stderr)
+
+
+def _on_this_host(state: Path, ref: str) -> dict[str, str] | None:
+    """A guest by its server's id, where the folder is a host's that knows no cloud to ask (`pileus serve host`)."""
+    if is_known(state) or ref != Path(ref).name or not (state / GUESTS / ref).is_dir():
+        return None
+    return {"id": ref, "name": ref, "status": "not running"}
+
+
+def _told_by_the_cloud(state: Path, ref: str) -> dict[str, str]:
+    if not is_known(state) and (state / GUESTS).is_dir():
+        raise StartupError(f"there is no guest {ref} on this host; here servers are known by their ids")
+    with Client.of_state(state) as client:
+        told: dict[str, str] = client.get("pileus", f"/v1/servers/{quote(ref, safe='')}/timeline")["server"]
+        return told
 
 
 def connect(state: Path, server_id: str, name: str, status: str) -> socket.socket:

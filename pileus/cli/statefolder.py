@@ -23,6 +23,11 @@ class Login:
     project_name: str
 
 
+def is_known(state: Path) -> bool:
+    """Whether it is said here how to reach the cloud."""
+    return (state / "clouds.yaml").exists()
+
+
 def is_held_while_running(state: Path) -> bool:
     """Whether `pileus up` was here: it holds the folder's lock while it runs. Any number of `pileus serve api` share a folder."""
     return (state / "lock").exists()

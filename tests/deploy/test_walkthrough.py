@@ -26,6 +26,7 @@ from tests.real.console import Console
 MISSING = missing_for_real(Settings()) or programs_missing()
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"the walk-through needs real machines' parts: {MISSING}")
 SERVERS = {"first": "compute1", "second": "compute2"}
+STANDING = ("qemu-system", "ovs-vswitchd", "ovsdb-server", "dnsmasq")
 LIMIT = 60.0
 
 
@@ -92,7 +93,7 @@ with Client.of_state(Path("/var/lib/pileus")) as client:
     def standing(self, host: str) -> dict[str, list[int]]:
         """What must outlive the host's process."""
         machine = self.three.machines[host]
-        return {word: machine.pids(word) for word in ("qemu-system", "ovs-vswitchd", "ovsdb-server", "dnsmasq")}
+        return {word: machine.pids(word) for word in STANDING}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,14 @@ def test_guests_on_different_hosts_reach_one_another(cloud: Cloud) -> None:
     assert cloud.ping("second", "first")
 
 
+def test_the_console_of_a_guest_on_its_host(cloud: Cloud) -> None:
+    command = "pileus console {} --state /var/lib/pileus-host"
+    said = cloud.host("first").run(f"echo 'echo this-is-$((40+2)); hostname' | {command.format(cloud.ids['first'])}")
+    assert "this-is-42" in said
+    refused = cloud.host("first").run(f"! {command.format('first')} 2>&1; ! {command.format(cloud.ids['second'])} 2>&1")
+    assert refused.count("there is no guest") == 2
+
+
 def test_what_is_secret_is_roots_alone(cloud: Cloud) -> None:
     etc = cloud.control.root / "etc/pileus"
     for name in ("control.env", "control.creds", "bus/keys/account.nk", "bus/hosts/compute1.creds", "bus/tls/server.key"):
@@ -136,7 +145,7 @@ def test_what_is_secret_is_roots_alone(cloud: Cloud) -> None:
 def test_a_restart_of_a_host_ends_no_guest(cloud: Cloud) -> None:
     before = cloud.standing("compute1")
     assert [len(pids) for pids in before.values()] == [1, 1, 1, 1]
-    cloud.three.follow()
+    cloud.three.follow(until="pileus down")
     assert cloud.standing("compute1") == before
     until(lambda: sorted(cloud.hosts_up()) == list(HOSTS))
     assert cloud.ping("first", "second")
@@ -171,3 +180,13 @@ def test_a_removed_host_is_off_the_bus(cloud: Cloud) -> None:
     log = cloud.three.machines["compute1"].root / "run/units/pileus-host.log"
     until(lambda: "credentials refused" in log.read_text())
     assert "credentials refused" not in (cloud.three.machines["compute2"].root / "run/units/pileus-host.log").read_text()
+
+
+def test_a_host_is_emptied_for_a_reboot(cloud: Cloud) -> None:
+    cloud.three.follow()
+    assert cloud.three.left == []
+    assert "the switch's daemons and its namespace" in cloud.three.said
+    assert cloud.standing("compute2") == {word: [] for word in STANDING}
+    devices = cloud.three.machines["compute2"].run("ip -o link show; ip netns list")
+    assert re.findall(r"^\d+: (\w+)", devices, re.MULTILINE) == ["lo", "eth0", "eth1"]
+    assert "pileus-" not in devices
