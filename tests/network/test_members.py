@@ -22,7 +22,7 @@ from pileus.network.tables import members as table
 from pileus.settings import Network as NetworkSettings
 from pileus.settings import Settings
 from pileus.store.sql import Row
-from pileus.store.sqlite import SqliteStore
+from tests.engines.stores import AnyStore
 from tests.network.conftest import ALICE
 from tests.network.test_servers import boot, make_network, nic
 
@@ -49,8 +49,8 @@ def ask(tx: Connection, host: str, network: Row, version: int = -1, address: str
     return (found[0].version, found[0].addresses) if found else None
 
 
-@pytest.fixture
-def hosts(tx: Connection) -> Connection:
+def known(tx: Connection) -> Connection:
+    """Hosts that have said of themselves: three with tunnels, two without."""
     for name in ("h1", "h2", "h3"):
         agent(tx, name, f"at-{name}")
     agent(tx, "alone1", "")
@@ -62,7 +62,8 @@ def create(tx: Connection, config: Config, network: Row, server: str, host: str)
     servers.allocate(tx, config, ALICE, boot(server, host), [nic(network)])
 
 
-def test_a_host_is_a_member_from_its_first_port_to_its_last(hosts: Connection, config: Config) -> None:
+def test_a_host_is_a_member_from_its_first_port_to_its_last(tx: Connection, config: Config) -> None:
+    hosts = known(tx)
     network = make_network(hosts, config)
     for server, host in (("s1", "h1"), ("s2", "h1"), ("s3", "h2")):
         create(hosts, config, network, server, host)
@@ -84,7 +85,8 @@ def test_a_host_is_a_member_from_its_first_port_to_its_last(hosts: Connection, c
     assert ask(hosts, "h2", network, 1) == (2, [])
 
 
-def test_a_host_whose_last_port_makes_room_for_another_never_left(hosts: Connection, config: Config) -> None:
+def test_a_host_whose_last_port_makes_room_for_another_never_left(tx: Connection, config: Config) -> None:
+    hosts = known(tx)
     network = make_network(hosts, config)
     create(hosts, config, network, "s1", "h1")
     members.sweep(hosts)
@@ -94,7 +96,8 @@ def test_a_host_whose_last_port_makes_room_for_another_never_left(hosts: Connect
     assert members.sweep(hosts) is None
 
 
-def test_a_port_that_is_bound_anew_moves_its_hosts_membership(hosts: Connection, config: Config) -> None:
+def test_a_port_that_is_bound_anew_moves_its_hosts_membership(tx: Connection, config: Config) -> None:
+    hosts = known(tx)
     network = make_network(hosts, config)
     servers.allocate(hosts, config, ALICE, boot("s1", "h1"), [nic(network)])
     servers.allocate(hosts, config, ALICE, boot("s1", "h2", "k2"), [nic(network)])
@@ -102,7 +105,8 @@ def test_a_port_that_is_bound_anew_moves_its_hosts_membership(hosts: Connection,
     assert [(row.host, row.ports) for row in hosts.execute(select(table))] == [("h2", 1)]
 
 
-def test_a_host_without_tunnels_has_a_network_for_itself(hosts: Connection, config: Config) -> None:
+def test_a_host_without_tunnels_has_a_network_for_itself(tx: Connection, config: Config) -> None:
+    hosts = known(tx)
     network, other = make_network(hosts, config), make_network(hosts, config)
     create(hosts, config, network, "s1", "alone1")
     create(hosts, config, network, "s2", "alone1")
@@ -131,7 +135,8 @@ def test_a_host_without_tunnels_has_a_network_for_itself(hosts: Connection, conf
         create(hosts, config, network, "s8", "alone1")
 
 
-def test_another_address_makes_everybody_ask(hosts: Connection, config: Config) -> None:
+def test_another_address_makes_everybody_ask(tx: Connection, config: Config) -> None:
+    hosts = known(tx)
     network = make_network(hosts, config)
     create(hosts, config, network, "s1", "h1")
     create(hosts, config, network, "s2", "h2")
@@ -147,7 +152,8 @@ def test_another_address_makes_everybody_ask(hosts: Connection, config: Config) 
     assert ask(hosts, "h1", network, 1) == (3, ["elsewhere"])
 
 
-def test_a_deleted_network_leaves_nothing(hosts: Connection, config: Config) -> None:
+def test_a_deleted_network_leaves_nothing(tx: Connection, config: Config) -> None:
+    hosts = known(tx)
     network = make_network(hosts, config)
     create(hosts, config, network, "s1", "h1")
     servers.release(hosts, config, "s1", [])
@@ -168,7 +174,7 @@ class Listener:
 
 
 @pytest.fixture
-async def service(store: SqliteStore, bus: InProcessBus) -> AsyncIterator[Network]:
+async def service(store: AnyStore, bus: InProcessBus) -> AsyncIterator[Network]:
     made = Network(store, bus, Settings(network=NetworkSettings(members_gather=0.05)), notify=False)
     await made.start()
     yield made
@@ -194,13 +200,13 @@ async def test_many_who_come_at_once_are_few_messages(service: Network, bus: InP
 
     answers = dict(zip(names, await asyncio.gather(*map(come, names)), strict=True))
 
-    def known(name: str) -> set[tuple[str, str]]:
+    def knows(name: str) -> set[tuple[str, str]]:
         found = {(told.network_id, address) for told in answers[name].networks for address in told.addresses}
         return found | {(c.network_id, a) for heard in ears[name].heard for c in heard.changes for a in c.joined}
 
     everybody = {(network_id, f"at-{name}") for network_id in networks for name in names}
     async with asyncio.timeout(10):
-        while any(known(name) != {(n, a) for n, a in everybody if a != f"at-{name}"} for name in names):
+        while any(knows(name) != {(n, a) for n, a in everybody if a != f"at-{name}"} for name in names):
             await asyncio.sleep(0.01)
     messages = sum(len(ear.heard) for ear in ears.values())
     assert messages <= 40 * 30, messages  # a few turns of gathering, on a machine however slow
