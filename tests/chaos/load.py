@@ -17,6 +17,7 @@ PATIENCE = 5.0
 class Counts:
     created: int = 0
     deleted: int = 0
+    evacuated: int = 0
     unanswered: int = 0
     refused: dict[int, int] = field(default_factory=dict)
 
@@ -46,9 +47,10 @@ class Load:
         await self._http.aclose()
 
     async def run(self, seconds: float, *, rate: float, most: int) -> None:
-        """Create at about this rate (1/s) and delete so that about `most` are there."""
+        """Create at about this rate (1/s) and delete so that about `most` are there; move what is on hosts that are down."""
         ends = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._evacuate(ends))
             while time.monotonic() < ends:
                 await asyncio.sleep(self._dice.expovariate(rate))
                 group.create_task(self._create())
@@ -65,6 +67,18 @@ class Load:
                     raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
                 return answer.json() if answer.content else None
             await asyncio.sleep(0.2)
+
+    async def upload(self, path: str, data: bytes, limit: float) -> None:
+        """Raises httpx.HTTPError."""
+        headers = {**self._headers, "Content-Type": "application/octet-stream"}
+        answer = await self._http.put(self._url + path, content=data, headers=headers, timeout=limit)
+        answer.raise_for_status()
+
+    async def create_on(self, host: str, image: str) -> str:
+        """A server from an image, on this host and no other; its id."""
+        wanted = {"name": f"on-{host}", "flavorRef": "1", "imageRef": image, "networks": [{"uuid": self._network}]}
+        body = {"server": {**wanted, "availability_zone": f"nova:{host}"}}
+        return str((await self.ask("POST", "/compute/v2.1/servers", body))["server"]["id"])
 
     async def servers(self) -> list[dict[str, Any]]:
         """All that are there, in full."""
@@ -104,6 +118,20 @@ class Load:
             self.counts.deleted += 1
             self.deleted.add(server_id)
         self._count(answer, 204)
+
+    async def _evacuate(self, ends: float) -> None:
+        """What an operator does: half of the servers of a host that is down are made anew elsewhere."""
+        while time.monotonic() < ends:
+            await asyncio.sleep(0.5)
+            services = await self._once("GET", "/compute/v2.1/os-services?binary=nova-compute")
+            if services is None or services.status_code != 200:
+                continue
+            for host in [each["host"] for each in services.json()["services"] if each["state"] == "down"]:
+                found = await self._once("GET", f"/compute/v2.1/servers/detail?host={host}&all_tenants=1")
+                for server in found.json()["servers"] if found is not None and found.status_code == 200 else ():
+                    if server["OS-EXT-STS:task_state"] is None and self._dice.random() < 0.5:
+                        answer = await self._once("POST", f"/compute/v2.1/servers/{server['id']}/action", {"evacuate": {}})
+                        self.counts.evacuated += answer is not None and answer.status_code == 200
 
     def _count(self, answer: httpx.Response | None, good: int) -> None:
         if answer is None:

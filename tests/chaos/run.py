@@ -4,98 +4,124 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, closing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import faults, truth
-from tests.chaos.faults import Fault, Scene
+from tests.chaos import truth
+from tests.chaos.faults import Scene
 from tests.chaos.load import Load
 from tests.chaos.proxy import Proxy
+from tests.chaos.stages import HOLLOW, Stage
 from tests.engines.cluster import Cluster
 
-HOLLOW = ("hollow:5@left", "hollow:5@right")
-ROLES = ("api --workers 2", "worker@1", "worker@2", "network-rpc", *HOLLOW)
-SETTLE = 120.0
+SETTLE = 90.0
 """Seconds after the last fault in which everything must have found its end."""
-
-SETTINGS: dict[str, Any] = {
-    "compute.heartbeat_interval": 1,
-    "compute.service_down_time": 6,
-    "compute.report_interval": 5,
-    "compute.resend_interval": 0.5,
-    "compute.vif_plugging_timeout": 60,
-    "network.send_events_interval": 0.1,
-    "network.rpc_timeout": 2,
-    "network.rpc_workers": 2,
-    "network.agent_down_time": 8,
-    "log_level": "warning",
-}
-
-FAULTS: Mapping[str, Fault] = {
-    **{f"kill {name}": faults.kill(name) for name in ("api", "worker@1", "worker@2", "network-rpc", *HOLLOW)},
-    **{f"freeze {name}": faults.freeze(name) for name in ("api", "worker@1", "network-rpc", HOLLOW[0])},
-    **{f"restart {name}": faults.restart(name) for name in ("worker@2", "network-rpc", HOLLOW[1])},
-    "kill PostgreSQL": faults.kill_postgresql,
-    "freeze PostgreSQL": faults.freeze_postgresql,
-    "kill NATS": faults.kill_nats,
-    "freeze NATS": faults.freeze_nats,
-    "bad weather": faults.bad_weather,
-    f"cut off {HOLLOW[0]}": faults.cut_off(HOLLOW[0]),
-    "cut everybody": faults.cut_everybody,
-}
+RELOOK = 4.0
+"""Seconds between two looks at the hosts: longer than they take to tell what they have, and what is wrong to be put right."""
+AT_ONCE = 3
+TAIL = 30
+"""Lines of each process's log that are shown when something is wrong."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `wrong`: nothing, or what is not true, in words."""
+    """What a run came to. `wrong`: nothing, or what is not true, in words; `statuses`: how many servers are how at the end."""
 
     wrong: dict[str, Any]
     happened: list[str]
     counts: dict[str, Any]
+    statuses: dict[str, int]
 
 
-async def run(folder: Path, seed: int, *, signal: str, seconds: float, rate: float = 8.0, most: int = 60) -> Outcome:
+def plan(stage: Stage, dice: random.Random) -> Iterator[tuple[float, str, random.Random]]:
+    """What happens: after which pause, what, with which dice. All that can happen comes before anything comes again."""
+    while True:
+        for name in dice.sample(list(stage.faults), len(stage.faults)):
+            yield dice.uniform(0.1, 1.5), name, random.Random(dice.random())
+
+
+async def run(
+    folder: Path,
+    seed: int,
+    *,
+    signal: str,
+    seconds: float,
+    stage: Stage = HOLLOW,
+    pace: float = 1.0,
+    down_time: float = 6.0,
+    tell: Callable[[str], None] = lambda words: None,
+) -> Outcome:
     """The same seed lets the same things happen in the same order. Raises what keeps a run from its end."""
     dice = random.Random(seed)
+    settings = {"compute.plug_signal": signal, "compute.service_down_time": down_time, "network.agent_down_time": down_time + 2}
     async with AsyncExitStack() as stack:
         proxies: dict[str, Proxy] = {}
-        cluster = Cluster(folder, SETTINGS | {"compute.plug_signal": signal}, roles=ROLES, postgresql={"max_connections": "150"})
+        cluster = Cluster(folder, {**stage.settings, **settings}, roles=stage.roles, postgresql={"max_connections": "150"})
+        machines = await stage.machines(cluster, stack)
         stack.push_async_callback(cluster.close)
-        for name in ("all", HOLLOW[0]):
+        for name in ("all", stage.apart):
             proxies[name] = await stack.enter_async_context(Proxy(cluster.nats.port, random.Random(dice.random())))
         cluster.place("bus.url", proxies["all"].url)
-        cluster.place("bus.url", proxies[HOLLOW[0]].url, only=HOLLOW[0])
+        cluster.place("bus.url", proxies[stage.apart].url, only=stage.apart)
         await cluster.start()
         load = Load(cluster.url, cluster.password(), random.Random(dice.random()))
         stack.push_async_callback(load.close)
         await load.start()
-        scene = Scene(cluster, proxies, dice)
+        scene = Scene(cluster, proxies, down_time, pace, machines)
         happened: list[str] = []
         async with asyncio.TaskGroup() as group:
-            group.create_task(load.run(seconds, rate=rate, most=most))
-            group.create_task(_let_happen(scene, seconds, happened))
+            group.create_task(load.run(seconds, rate=stage.rate, most=stage.most))
+            group.create_task(_let_happen(scene, stage, dice, seconds, happened, tell))
+        tell("peace")
         await _peace(cluster)
-        wrong = await _end(cluster, load)
+        wrong, statuses = await _end(scene, stage, load)
         counts = {**vars(load.counts), "messages": {name: proxy.counts for name, proxy in proxies.items()}}
-        return Outcome(wrong, happened, counts)
+        return Outcome(wrong, happened, counts, statuses)
 
 
-async def _let_happen(scene: Scene, seconds: float, happened: list[str]) -> None:
-    """Faults one after the other, sometimes two at once."""
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + seconds
-    names = list(FAULTS)
-    while loop.time() < ends:
-        await asyncio.sleep(scene.dice.uniform(0.2, 1.5))
-        chosen = scene.dice.sample(names, scene.dice.choice((1, 1, 2)))
-        happened.append(" + ".join(chosen))
-        # Two of one thing (a kill and a freeze of the same process) would be neither.
-        chosen = chosen if len({name.split(maxsplit=1)[-1] for name in chosen}) == len(chosen) else chosen[:1]
-        await asyncio.gather(*[FAULTS[name](scene) for name in chosen])
+def story(seed: int, signal: str, outcome: Outcome, folder: Path) -> str:
+    """What a person needs who looks for the cause: what happened, what is wrong, and what the processes said."""
+    logs = [f"--- {path.name}\n" + "\n".join(_last_lines(path)) for path in sorted(folder.glob("*.log"))]
+    wrong = [f"WRONG {what}: {found}" for what, found in outcome.wrong.items()]
+    head = f"seed {seed}, plug signal {signal}, logs in {folder}"
+    return "\n".join([head, *outcome.happened, str(outcome.counts), str(outcome.statuses), *wrong, *(logs if wrong else [])])
+
+
+def _last_lines(path: Path) -> Sequence[str]:
+    return path.read_text(errors="replace").splitlines()[-TAIL:]
+
+
+async def _let_happen(
+    scene: Scene, stage: Stage, dice: random.Random, seconds: float, happened: list[str], tell: Callable[[str], None]
+) -> None:
+    """Faults one after the other, and some at once."""
+    begun = time.monotonic()
+    locks = {target: asyncio.Lock() for target, _ in stage.faults.values()}
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def happen(name: str, own: random.Random) -> None:
+        target, fault = stage.faults[name]
+        try:
+            await fault(scene, own)
+        finally:
+            locks[target].release()
+            places.release()
+
+    async with asyncio.TaskGroup() as group:
+        for pause, name, own in plan(stage, dice):
+            await asyncio.sleep(scene.pace * pause)
+            await places.acquire()
+            await locks[stage.faults[name][0]].acquire()
+            if time.monotonic() - begun > seconds:
+                return
+            words = f"{time.monotonic() - begun:6.1f} s  {name}"
+            happened.append(words)
+            tell(words)
+            group.create_task(happen(name, own))
 
 
 async def _peace(cluster: Cluster) -> None:
@@ -106,25 +132,27 @@ async def _peace(cluster: Cluster) -> None:
         await process.ready()
 
 
-async def _end(cluster: Cluster, load: Load) -> dict[str, Any]:
-    """Wait for the end of all that is on its way; what is wrong then."""
-    wrong: dict[str, Any] = {}
+async def _end(scene: Scene, stage: Stage, load: Load) -> tuple[dict[str, Any], dict[str, int]]:
+    """Wait for the end of all that is on its way; what is wrong then, and how many servers are how."""
+    url = scene.cluster.database
     try:
         found = await load.settle(SETTLE)
     except TimeoutError as stuck:
-        return {"stuck": str(stuck), "lies": await truth.lies(cluster.database)}
-    wrong |= _look(found, load)
+        return {"stuck": str(stuck), **await truth.lies(url, scene.down_time)}, {}
     loop = asyncio.get_running_loop()
     ends = loop.time() + SETTLE
-    while (lies := await _lies(cluster)) and loop.time() < ends:
-        await asyncio.sleep(1)
-    return wrong | lies
+    while (lies := await _lies(scene, stage)) and loop.time() < ends:
+        await asyncio.sleep(RELOOK)
+    found = await load.settle(SETTLE)
+    statuses = {status: sum(s["status"] == status for s in found) for status in sorted({s["status"] for s in found})}
+    return _look(found, load, scene) | lies | await stage.last(scene, load), statuses
 
 
-def _look(found: Sequence[Mapping[str, Any]], load: Load) -> dict[str, Any]:
-    """What a user would find wrong."""
+def _look(found: Sequence[Mapping[str, Any]], load: Load, scene: Scene) -> dict[str, Any]:
+    """What a user would find wrong. (Who kills guests finds servers that are off.)"""
+    fine = ("ACTIVE", "ERROR", "SHUTOFF") if scene.machines else ("ACTIVE", "ERROR")
     wrong = {
-        "neither ACTIVE nor ERROR": [(s["id"], s["status"]) for s in found if s["status"] not in ("ACTIVE", "ERROR")],
+        "neither ACTIVE nor ERROR": [(s["id"], s["status"]) for s in found if s["status"] not in fine],
         "ERROR without a cause": [s["id"] for s in found if s["status"] == "ERROR" and not s.get("fault", {}).get("message")],
         "deleted and there": sorted(load.deleted & {s["id"] for s in found}),
         "created and lost": sorted((load.known - load.deleted) - {s["id"] for s in found}),
@@ -132,34 +160,12 @@ def _look(found: Sequence[Mapping[str, Any]], load: Load) -> dict[str, Any]:
     return {what: who for what, who in wrong.items() if who}
 
 
-async def _lies(cluster: Cluster) -> dict[str, Any]:
-    """Database against itself, then against the hosts: their worlds are read from disk, with the processes stopped for that."""
-    if lies := await truth.lies(cluster.database):
-        return lies
-    told = await truth.on_hosts(cluster.database)
-    for name in HOLLOW:
-        await asyncio.to_thread(cluster.processes[name].stop)
-    guests, ports = _worlds(cluster.folder)
-    for name in HOLLOW:
-        cluster.processes[name].start()
-    for name in HOLLOW:
-        await cluster.processes[name].ready()
-    strange = {host: sorted(told.get(host, set()) ^ guests.get(host, set())) for host in told.keys() | guests.keys()}
-    counts = {host: (len(told.get(host, ())), ports.get(host, 0)) for host in told.keys() | ports.keys()}
-    wrong = {
-        "guests here and not there": {host: ids for host, ids in strange.items() if ids},
-        "ports that are not the servers'": {host: pair for host, pair in counts.items() if pair[0] != pair[1]},
-    }
-    return {what: found for what, found in wrong.items() if found}
-
-
-def _worlds(folder: Path) -> tuple[dict[str, set[str]], dict[str, int]]:
-    """Host → ids of its guests; host → how many wired switch ports it has."""
-    guests: dict[str, set[str]] = {}
-    ports: dict[str, int] = {}
-    for path in folder.glob("hollow*/hollow/*.db"):
-        with closing(sqlite3.connect(path)) as world:
-            for host, server in world.execute("SELECT host, server FROM guests"):
-                guests.setdefault(host, set()).add(server)
-            ports |= dict(world.execute("SELECT host, count(*) FROM ports GROUP BY host"))
-    return guests, ports
+async def _lies(scene: Scene, stage: Stage) -> dict[str, Any]:
+    """Database against itself until it is in order, then against the hosts."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + SETTLE
+    while lies := await truth.lies(scene.cluster.database, scene.down_time):
+        if loop.time() > ends:
+            return lies
+        await asyncio.sleep(0.2)
+    return await stage.lies(scene, await truth.told(scene.cluster.database))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -15,6 +17,8 @@ def _number(column: str) -> str:
     """The address of a column of hexadecimal digits."""
     return f"('x' || lpad({column}, 16, '0'))::bit(64)::bigint"
 
+
+_NOW = "extract(epoch FROM clock_timestamp())"
 
 # Each asks for what must not be there. A row of an answer is a lie, and names itself.
 LIES = {
@@ -70,7 +74,29 @@ LIES = {
     "a project's ports are not what its quota counts": """
         SELECT q.project_id, q.used, count(p.id) FROM network_quota_usage q LEFT JOIN network_ports p ON p.project_id = q.project_id
         WHERE q.resource = 'port' GROUP BY 1, 2 HAVING q.used <> count(p.id)""",
+    "a project's cores are not what its quota counts": """
+        SELECT u.project_id, u.cores, sum((s.flavor::jsonb->>'vcpus')::int) FROM compute_usage u
+        LEFT JOIN compute_servers s ON s.project_id = u.project_id AND s.deleted_at IS NULL
+        GROUP BY 1, 2 HAVING u.cores <> coalesce(sum((s.flavor::jsonb->>'vcpus')::int), 0)""",
     "a host counts builds that nobody does": "SELECT name, building FROM compute_hosts WHERE building <> 0",
+    "a worker that lives computes a server on which nothing is open": f"""
+        SELECT s.id, s.lease_owner, s.lease_until FROM compute_servers s JOIN compute_workers w ON w.id = s.lease_owner
+        WHERE w.seen_at > {_NOW} - 12 AND s.lease_until > {_NOW}""",
+    "a tunnel network's members are not where its ports are": """
+        SELECT coalesce(m.network_id, p.network_id) AS network, coalesce(m.host, p.host) AS host, m.ports, p.ports AS really, m.announced
+        FROM network_members m FULL JOIN (
+            SELECT n.id AS network_id, q.host, count(*) AS ports FROM network_ports q JOIN network_networks n ON n.id = q.network_id
+            WHERE q.host <> '' AND n.type IN ('geneve', 'vxlan') GROUP BY 1, 2
+        ) p ON p.network_id = m.network_id AND p.host = m.host
+        WHERE m.ports IS DISTINCT FROM p.ports OR NOT m.announced""",
+    "a port without a server is bound": """
+        SELECT id, host, level FROM network_ports WHERE server_id IS NULL AND (host <> '' OR level <> 'unbound')""",
+    "a host is not heard of": f"""
+        SELECT h.name, b.seen_at FROM compute_hosts h LEFT JOIN compute_host_beats b ON b.name = h.name
+        WHERE b.seen_at IS NULL OR b.seen_at < {_NOW} - {{down}}""",
+    "a network agent is not heard of": f"""
+        SELECT a.host, b.heartbeat_at FROM network_agents a LEFT JOIN network_agent_beats b ON b.host = a.host
+        WHERE b.heartbeat_at IS NULL OR b.heartbeat_at < {_NOW} - {{down}}""",
 }
 
 ADDRESSES = f"""
@@ -81,14 +107,43 @@ ADDRESSES = f"""
     FROM network_subnets s WHERE s.ip_version = 4"""
 """Of each subnet: how many addresses are given and how many are free; together they are its pools."""
 
-ON_HOSTS = "SELECT host, id FROM compute_servers WHERE deleted_at IS NULL AND host IS NOT NULL"
+SERVERS = "SELECT id, host, generation, vm_state, power FROM compute_servers WHERE deleted_at IS NULL AND host IS NOT NULL"
+PORTS = """
+    SELECT p.id, p.host, p.generation, p.network_id FROM network_ports p JOIN compute_servers s ON s.id = p.server_id
+    WHERE s.deleted_at IS NULL AND p.host <> '' AND p.level = 'wired'"""
 
 
-async def lies(url: str) -> dict[str, list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class Told:
+    """What is written down of the hosts."""
+
+    _servers: Sequence[Mapping[str, Any]]
+    _ports: Sequence[Mapping[str, Any]]
+
+    def hosts(self) -> set[str]:
+        return {row["host"] for row in (*self._servers, *self._ports)}
+
+    def guests(self, host: str) -> dict[str, tuple[int, str]]:
+        """Server id → generation and power; of one in ERROR `error`."""
+        mine = [row for row in self._servers if row["host"] == host]
+        return {row["id"]: (row["generation"], "error" if row["vm_state"] == "error" else row["power"]) for row in mine}
+
+    def ports(self, host: str) -> dict[str, int]:
+        """Port id → generation, of those that are wired."""
+        return {row["id"]: row["generation"] for row in self._ports if row["host"] == host}
+
+    def networks(self, host: str) -> set[str]:
+        return {row["network_id"] for row in self._ports if row["host"] == host}
+
+
+async def lies(url: str, down_time: float) -> dict[str, list[dict[str, Any]]]:
     """What the database says that cannot be, by what is wrong with it; empty when all is well."""
     connection = await asyncpg.connect(url, timeout=LIMIT)
     try:
-        found = {what: [dict(row) for row in await connection.fetch(query, timeout=LIMIT)] for what, query in LIES.items()}
+        found = {
+            what: [dict(row) for row in await connection.fetch(query.replace("{down}", str(down_time)), timeout=LIMIT)]
+            for what, query in LIES.items()
+        }
         lost = [dict(row) for row in await connection.fetch(ADDRESSES, timeout=LIMIT)]
     finally:
         await connection.close(timeout=LIMIT)
@@ -96,14 +151,10 @@ async def lies(url: str) -> dict[str, list[dict[str, Any]]]:
     return {what: rows for what, rows in found.items() if rows}
 
 
-async def on_hosts(url: str) -> dict[str, set[str]]:
-    """Host → the servers that are said to be there."""
+async def told(url: str) -> Told:
     connection = await asyncpg.connect(url, timeout=LIMIT)
     try:
-        told: dict[str, set[str]] = {}
-        for row in await connection.fetch(ON_HOSTS, timeout=LIMIT):
-            told.setdefault(row["host"], set()).add(row["id"])
-        return told
+        return Told(await connection.fetch(SERVERS, timeout=LIMIT), await connection.fetch(PORTS, timeout=LIMIT))
     finally:
         await connection.close(timeout=LIMIT)
 

@@ -6,6 +6,7 @@
 
 PostgreSQL and NATS are private and real. A role is `api`, `worker`, `network-rpc`, `host`, `hollow:N` (N hollow hosts), each with an
 optional `@NAME` (`worker@2`: one more of it, called so); what follows in words are arguments of its command (`api --workers 2`).
+`host/compute@NAME` and `host/network@NAME` are the two parts of one host, apart.
 """
 
 from __future__ import annotations
@@ -84,15 +85,22 @@ class Process:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def restart_agents(self) -> None:
+        """Of a host: its network agents begin anew, as after an update."""
+        if self.running:
+            assert self._process is not None
+            self._process.send_signal(signal.SIGUSR1)
+
     def pids(self) -> list[int]:
-        """It and its descendants."""
+        """It and its descendants, but those in sessions of their own: a host's guests and switch are no part of its process."""
         if not self.running:
             return []
         assert self._process is not None
         found = [self._process.pid]
         for pid in found:
             with contextlib.suppress(OSError):
-                found += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+                children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+                found += [child for child in children if os.getsid(child) == self._process.pid]
         return found
 
     def cpu(self) -> float:
@@ -171,14 +179,16 @@ class Cluster:
         """One more process of a role, not yet started."""
         name, *more = role.split()
         kind, _, number = name.partition("@")[0].partition(":")
+        kind, _, part = kind.partition("/")
         command = ["host", "--hypervisor", "simulated", "--hosts", number] if kind == "hollow" else [kind]
+        command += ["--part", part] if part else []
         words = ["serve", *command, *more]
         if command[0] == "host":
             settings = {"host.name": _host_name(name), **settings}
         if command[0] in ("host", "api"):
-            words += ["--state", str(self.folder / name.replace(":", "-"))]
+            words += ["--state", str(self.folder / name.replace(f"/{part}", "").replace(":", "-"))]
         environ = self.environ(name, **settings)
-        made = self.processes[name] = Process(name, words, self.folder / f"{name.replace(':', '-')}.log", environ)
+        made = self.processes[name] = Process(name, words, self.folder / f"{re.sub('[:/]', '-', name)}.log", environ)
         return made
 
     def environ(self, name: str = "", **settings: Any) -> dict[str, str]:
@@ -238,7 +248,7 @@ class Cluster:
 
 def _host_name(name: str) -> str:
     """The host's name of a process: what stands behind the `@`, else its role."""
-    return name.partition("@")[2] or name.partition(":")[0]
+    return name.partition("@")[2] or re.split("[:/]", name)[0]
 
 
 def _cpu(pid: int) -> float:
