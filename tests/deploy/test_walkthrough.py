@@ -44,9 +44,13 @@ class Cloud:
     def __init__(self, three: ThreeMachines) -> None:
         self.three = three
         self.control = three.control
+        three.follow(until="pileus status")
+        until(self.both_are_up)
         three.follow(until="openstack server create")
         self.status = three.said
         self.control.run(f"{sys.executable} -m tests.deploy.tinyimage")
+        three.follow(until="openstack server list")
+        until(self.are_active)
         three.follow(until="systemctl restart")
         self.shown = three.said
         servers = self.servers()
@@ -69,8 +73,14 @@ with Client.of_state(Path("/var/lib/pileus")) as client:
         found: list[dict[str, Any]] = self.request("GET", "compute", "/servers/detail")["servers"]
         return found
 
-    def hosts_up(self) -> list[str]:
-        return [host["name"] for host in self.request("GET", "pileus", "/v1/status")["hosts"] if host["up"]]
+    def are_active(self) -> bool:
+        found = {server["status"] for server in self.servers()}
+        assert "ERROR" not in found
+        return found == {"ACTIVE"}
+
+    def both_are_up(self) -> bool:
+        hosts = self.request("GET", "pileus", "/v1/status")["hosts"]
+        return sorted(host["name"] for host in hosts if host["up"]) == list(HOSTS)
 
     def host(self, name: str) -> Machine:
         return self.three.machines[SERVERS[name]]
@@ -107,7 +117,6 @@ def cloud() -> Iterator[Cloud]:
 
 
 def test_the_document_brings_up_both_hosts_and_their_servers(cloud: Cloud) -> None:
-    assert sorted(cloud.hosts_up()) == list(HOSTS)
     assert [re.findall(rf"^{host}\s+(up)\s", cloud.status, re.MULTILINE) for host in HOSTS] == [["up"], ["up"]], cloud.status
     found = {server["name"]: (server["status"], server["OS-EXT-SRV-ATTR:host"]) for server in cloud.servers()}
     assert found == {name: ("ACTIVE", host) for name, host in SERVERS.items()}
@@ -147,7 +156,7 @@ def test_a_restart_of_a_host_ends_no_guest(cloud: Cloud) -> None:
     assert [len(pids) for pids in before.values()] == [1, 1, 1, 1]
     cloud.three.follow(until="pileus down")
     assert cloud.standing("compute1") == before
-    until(lambda: sorted(cloud.hosts_up()) == list(HOSTS))
+    until(cloud.both_are_up)
     assert cloud.ping("first", "second")
 
 
@@ -167,7 +176,7 @@ def test_control_is_killed_and_all_goes_on(cloud: Cloud) -> None:
     cloud.control.run(f"systemctl kill {units}")
     assert cloud.ping("first", "second")
     cloud.control.run(f"systemctl start {units}")
-    until(lambda: sorted(cloud.hosts_up()) == list(HOSTS))
+    until(cloud.both_are_up)
     for server_id in cloud.ids.values():
         cloud.request("DELETE", "compute", f"/servers/{server_id}")
     until(lambda: not cloud.servers())
