@@ -27,7 +27,9 @@ Taken = tuple[Row, Row]
 
 FREE = or_(
     servers.c.lease_until <= bindparam("now"),
-    servers.c.lease_owner.not_in(select(workers.c.id).where(workers.c.seen_at > bindparam("alive_since"))),
+    # By its key, and not as a list of those that live: PostgreSQL would read the small table whole for that, and having been told to
+    # avoid it (`PLANS`) takes any plan for as dear as any other, even one that reads all servers.
+    ~exists().where(workers.c.id == servers.c.lease_owner, workers.c.seen_at > bindparam("alive_since")),
 )
 _LEASED: dict[str, Any] = {"lease_owner": bindparam("owner"), "lease_until": bindparam("until")}
 

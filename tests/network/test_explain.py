@@ -3,9 +3,7 @@ PostgreSQL. The statements are recorded, not listed: new ones are looked at too.
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from pileus.clients.network import RequestedNic
 from pileus.clients.placement import Inventory
@@ -17,6 +15,7 @@ from pileus.settings import Database, Quota, Settings
 from pileus.settings import Network as NetworkSettings
 from pileus.store import Tx
 from pileus.store.postgresql import PostgresStore
+from tests.engines.explain import read_whole, recorded
 from tests.engines.postgresql import PostgresServer
 from tests.network.conftest import ALICE
 
@@ -74,25 +73,9 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
         ports.delete_one(tx, CONFIG, ALICE, one["id"])
 
     network_id = await store.write(prepared)
-    seen: dict[str, Any] = {}
-
-    def explained(tx: Tx) -> list[str]:
-        def note(_connection: Any, _cursor: Any, statement: str, values: Any, _context: Any, many: bool) -> None:
-            if not many and not statement.lstrip().upper().startswith("INSERT"):
-                seen.setdefault(statement, values)
-
-        event.listen(tx, "before_cursor_execute", note)
-        try:
-            lived(tx, network_id)
-        finally:
-            event.remove(tx, "before_cursor_execute", note)
-        bad = []
-        for statement, values in seen.items():
-            plan = "\n".join(row[0] for row in tx.exec_driver_sql("EXPLAIN " + statement, values))
-            bad += [f"{statement}\n{plan}" for table in BIG if f"Seq Scan on {table}" in plan]
-        return bad
-
-    found = await store.write(explained)
+    with recorded() as seen:
+        await store.write(lived, network_id)
+    found = await store.write(read_whole, seen, BIG)
     await store.close()
     assert len(seen) > 20
     assert not found, "\n\n".join(found)
