@@ -64,6 +64,10 @@ class Cloud:
         self.base_url = settings.api.public_url or public_url(listener)
         if settings.metrics.listen:
             await stack.run(MetricsServer(settings.metrics.listen))
+        if settings.database.url:
+            from pileus.store.upgrading import upgrade_postgresql  # SQLite does without what it imports
+
+            await upgrade_postgresql(settings.database.url)
         store = await open_store(settings, role="up")
         stack.push_async_callback(store.close)
         bus = await open_bus(settings, name="up")

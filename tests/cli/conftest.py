@@ -61,6 +61,12 @@ class Cloud:
             time.sleep(0.01)
         raise AssertionError(f"server {server_id} is still {server['status']}")
 
+    def until(self, true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIMIT
+        while not true():
+            assert time.monotonic() < deadline, true
+            time.sleep(0.01)
+
 
 @contextlib.contextmanager
 def running(state: Path, hypervisor: str = "simulated", **env: str) -> Iterator[Cloud]:

@@ -39,6 +39,9 @@ POLL = 0.005
 POWER_OFF = 2.0
 """Seconds that guests have to power off by themselves when the demo is cut short."""
 
+OF_ITS_OWN = {"PILEUS_DATABASE__URL": "", "PILEUS_BUS__URL": "", "PILEUS_METRICS__LISTEN": ""}
+"""A cloud that is thrown away takes nothing of one that is kept, even where the environment names its parts."""
+
 
 class Demo:
     """One run. `home` holds all of the cloud's files: its state folder and its log."""
@@ -62,7 +65,7 @@ class Demo:
         kind = "qemu" if self.guest else "simulated"
         command = [sys.executable, "-m", "pileus", "up", "--state", str(self.state), "--listen", "127.0.0.1:0", "--hypervisor", kind]
         # KVM is proved in the background, too late for two servers that are made at once; this cloud does not live long enough.
-        environment = {"PILEUS_HOST__ACCELERATION": "tcg", **os.environ}
+        environment = {"PILEUS_HOST__ACCELERATION": "tcg", **os.environ, **OF_ITS_OWN}
         try:
             with self.log.open("w") as log:
                 self._process = subprocess.Popen(
