@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pileus.network.config import Config
 from pileus.network.tables import outbox
 from pileus.store import Tx
+from pileus.store.schema import Time
 from pileus.store.sql import Row, rows
 
 COMPUTE = "compute:"
@@ -41,7 +42,7 @@ _RELEASE = (
     .where(_LEASED)
     .values(
         lease="",
-        due_at=case((outbox.c.version == bindparam("sent"), bindparam("then")), else_=bindparam("now")),
+        due_at=case((outbox.c.version == bindparam("sent"), bindparam("then", type_=Time)), else_=bindparam("now", type_=Time)),
         attempts=outbox.c.attempts + case((outbox.c.version == bindparam("sent"), 1), else_=0),
     )
 )

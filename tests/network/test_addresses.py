@@ -122,18 +122,21 @@ def test_hex_and_back(text: str) -> None:
 
 
 def test_giving_costs_the_same_whatever_the_fill(tx: Connection) -> None:
-    """10,000 addresses of a /16: the statements of each are the same, and the last thousand take no longer than the first."""
+    """Thousands of addresses of a /16: the statements of each are the same, and the last tenth takes no longer than the first. (On
+    PostgreSQL fewer: there the plans are looked at, in test_explain.)"""
+    many = 10_000 if tx.dialect.name == "sqlite" else 2_000
+    tenth = many // 10
     network, subnet = subnet_of(tx, CONFIG, "10.0.0.0/16")
     port = port_of(tx, network)
     statements: list[str] = []
     event.listen(tx, "after_cursor_execute", lambda *args: statements.append(args[2]))
     counts, times = [], []
-    for _ in range(10_000):
+    for _ in range(many):
         before, start = len(statements), time.perf_counter()
         assert addresses.give_any(tx, subnet["id"], port, 0) is not None
         times.append(time.perf_counter() - start)
         counts.append(len(statements) - before)
     assert set(counts) <= {2, 3}  # the third where a range is used up
-    early, late = sorted(times[:1000])[500], sorted(times[-1000:])[500]
-    print(f"median of the first thousand {early * 1e6:.0f} µs, of the last {late * 1e6:.0f} µs")
+    early, late = sorted(times[:tenth])[tenth // 2], sorted(times[-tenth:])[tenth // 2]
+    print(f"median of the first tenth {early * 1e6:.0f} µs, of the last {late * 1e6:.0f} µs")
     assert late < 2 * early
