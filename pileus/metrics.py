@@ -20,3 +20,16 @@ DB_WAITING = Gauge("pileus_db_waiting", "Transactions that wait for a database c
 BUS_LOST = Counter("pileus_bus_messages_lost_total", "Messages that found a full buffer.", ["where"])
 for _where in ("subscription", "connection"):
     BUS_LOST.labels(_where)  # so that it is shown before the first is lost
+COMPUTE_QUEUE = Histogram(
+    "pileus_compute_queue_seconds",
+    "How long creates waited, from their request to their turn.",
+    buckets=(0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0),
+)
+COMPUTE_SERVICE = Histogram(
+    "pileus_compute_service_seconds",
+    "How long actions took, from their turn to their end.",
+    ["action"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0),
+)
+COMPUTE_FAILED = Counter("pileus_compute_failed", "Attempts of actions that failed, by the step that did.", ["action", "step"])
+COMPUTE_CREATES = Gauge("pileus_compute_creates", "Creates of the whole cloud that are not over, as this worker last saw them.", ["state"])

@@ -29,7 +29,7 @@ class Admitter:
     """`begin` computes what was let in; each has a place in the lane already."""
 
     def __init__(
-        self, compute: Compute, scheduler: Scheduler, worker: str, lease: float, lane: Lane, begin: Callable[[Taken], None]
+        self, compute: Compute, scheduler: Scheduler, worker: str, lease: float, lane: Lane, begin: Callable[[list[Taken]], None]
     ) -> None:
         self._compute = compute
         self._scheduler = scheduler
@@ -111,8 +111,7 @@ class Admitter:
             self.wake()
             return
         self._more = found.full
-        for taken in found.batch:
-            self._begin(taken)
+        self._begin(found.batch)
 
 
 def _least(one: int, other: int) -> int:

@@ -14,6 +14,7 @@ import structlog
 from pileus.clients.image import ImageInfo
 from pileus.clients.network import RequestedNic
 from pileus.compute import evacuation, hosts, outcomes
+from pileus.compute.figures import Figures
 from pileus.compute.lifecycle import VERBS, Failure, Verb
 from pileus.compute.scheduler import NoValidHost, Request, Scheduler
 from pileus.compute.service import Compute
@@ -43,11 +44,12 @@ class LeaseLost(Exception):
 class Steps:
     """`alive`: whether others know that this worker lives, without which its leases are nobody's."""
 
-    def __init__(self, compute: Compute, scheduler: Scheduler, alive: Callable[[], bool]) -> None:
+    def __init__(self, compute: Compute, scheduler: Scheduler, alive: Callable[[], bool], figures: Figures) -> None:
         self._compute = compute
         self._scheduler = scheduler
         self._limits = compute.settings.compute
         self._alive = alive
+        self._figures = figures
 
     async def run(self, verb: Verb, action: Row, server: Row) -> Desired | None:
         """All of a plan up to the message for the host; None when there is nothing to tell a host.
@@ -86,6 +88,7 @@ class Steps:
         await self._limited(server, "released", "", self._limits.network_limit, lambda: self.give_back(server))
         action["stamps"]["released"] = time.time()
         await self._compute.store.write(outcomes.deleted, action, server)
+        self._figures.done(action)
 
     async def unwind(self, action: Row, server: Row, failure: Failure) -> None:
         """What a failed create holds goes back, an evacuated server to the host that it comes from; the host is told, in case it

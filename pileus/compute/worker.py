@@ -20,6 +20,7 @@ from pileus.compute import actions, admission, leases, outcomes
 from pileus.compute.actions import Stale
 from pileus.compute.admitter import Admitter
 from pileus.compute.deleter import Deleter
+from pileus.compute.figures import Figures
 from pileus.compute.lanes import Lane
 from pileus.compute.leaks import Leaks
 from pileus.compute.leases import Taken
@@ -50,6 +51,8 @@ log = structlog.get_logger(__name__)
 
 LANE_WAIT = 10.0
 """Seconds that an action waits for its turn with its lease in hand; then it gives it back and is due as before."""
+COUNTED = 5.0
+"""Seconds between counts of all creates, for the figures."""
 SWEEP = 0.5
 """Seconds between looks for what is due: the most that a lost hint costs."""
 BATCH = 64
@@ -71,7 +74,8 @@ class Worker:
         self.id = str(uuid.uuid4())
         self._compute = compute
         self._scheduler = scheduler
-        self._steps = Steps(compute, scheduler, self._alive)
+        self._figures = Figures(bool(compute.settings.metrics.listen))
+        self._steps = Steps(compute, scheduler, self._alive, self._figures)
         self._exclusive = exclusive
         limits = compute.settings.compute
         # Longer than its steps can take, all limits reached: a lease that ran out would let a delete overtake a claim.
@@ -84,7 +88,7 @@ class Worker:
         self._lanes = {True: Lane(DELETERS), False: Lane(BUILDERS)}
         self._created_at = -CREATES_REMEMBERED
         self._deleter = Deleter(self._due_deletes, self._lanes[True], self._begin, self._creating, limits.deletes_beside_creates)
-        self._admitter = Admitter(compute, scheduler, self.id, self._lease, self._lanes[False], self._begin)
+        self._admitter = Admitter(compute, scheduler, self.id, self._lease, self._lanes[False], self._let_in)
         self._leaks = Leaks(compute)
         self._subscriptions: list[Subscription] = []
         self._loops: list[asyncio.Task[None]] = []
@@ -143,6 +147,7 @@ class Worker:
         elif VERBS[action["name"]].plan[-1] == "release":
             self._launch(str(action["id"]), lane=self._lanes[True])
         else:
+            self._figures.done(action)
             self._ended(action, message.host)
 
     async def _progress(self, message: Progress) -> None:
@@ -189,11 +194,14 @@ class Worker:
             self._look_now.set()
 
     async def _sweep(self) -> None:
-        purge_at = time.monotonic()
+        purge_at = counted_at = time.monotonic()
         while True:
             try:
                 if self._alive():
                     await self._look()
+                if self._figures.shown and time.monotonic() >= counted_at:
+                    counted_at = time.monotonic() + COUNTED
+                    self._figures.creates(await self._compute.store.read(admission.counts))
                 if time.monotonic() >= purge_at:
                     purge_at = time.monotonic() + 3600
                     await self._compute.store.write(_purge, time.time() - self._compute.settings.compute.deleted_retention)
@@ -219,6 +227,11 @@ class Worker:
 
     async def _due_deletes(self, most: int) -> list[Taken]:
         return await self._compute.store.write(leases.take_due, self.id, self._lease, deletes=True, most=most)
+
+    def _let_in(self, batch: list[Taken]) -> None:
+        self._figures.let_in(batch)
+        for taken in batch:
+            self._begin(taken)
 
     def _creating(self) -> bool:
         return asyncio.get_running_loop().time() - self._created_at < CREATES_REMEMBERED
@@ -436,7 +449,9 @@ class Worker:
         await self._steps.unwind(action, server, failure)
         settings = self._compute.settings.compute
         limit = settings.queue_limit
-        if await self._compute.store.write(outcomes.failed, action, failure, settings.plug_signal, server, queue_limit=limit):
+        again = await self._compute.store.write(outcomes.failed, action, failure, settings.plug_signal, server, queue_limit=limit)
+        self._figures.failed(action, failure)
+        if again:
             self._admitter.wake()
             self._launch(str(action["id"]))
         if server["host"] is not None:
