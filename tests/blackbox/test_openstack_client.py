@@ -294,6 +294,37 @@ def boot(either: OpenStack, image: str) -> Iterator[Any]:
         either("server", "delete", "--wait", *left)
 
 
+@pytest.mark.parametrize(("version", "becomes"), [("2.29", "ACTIVE"), ("2.96", "SHUTOFF")])
+def test_what_a_host_ran_that_is_declared_dead_goes_to_another(
+    openstack: OpenStack, admin: Person, image: str, version: str, becomes: str
+) -> None:
+    either = openstack.at(version)
+    network, name = fresh("net"), fresh("server")
+    either("network", "create", network)
+    either("subnet", "create", "--network", network, "--subnet-range", "10.41.0.0/24", network)
+    made = either.json("server", "create", "--image", image, "--flavor", "m1.nano", "--network", network, "--wait", name)
+    lost = made["OS-EXT-SRV-ATTR:host"]
+    (port,) = either.json("port", "list", "--server", made["id"])
+    assert "still in use" in either.refused("server", "evacuate", name), "its host lives"
+    try:
+        either("compute", "service", "set", "--down", lost, "nova-compute")
+        states = {row["Host"]: row["State"] for row in either.json("compute", "service", "list", "--service", "nova-compute")}
+        assert sorted(states.values()) == ["down", "up", "up"]
+        assert states[lost] == "down"
+        either("server", "evacuate", name)
+        admin.settled(made["id"])  # the command's --wait knows no server that is left stopped
+        shown = either.json("server", "show", name)
+        assert (shown["id"], shown["status"], shown["addresses"]) == (made["id"], becomes, made["addresses"])
+        assert states[shown["OS-EXT-SRV-ATTR:host"]] == "up"
+        moved = either.json("port", "show", port["ID"])
+        assert (moved["binding_host_id"], moved["mac_address"]) == (shown["OS-EXT-SRV-ATTR:host"], port["MAC Address"])
+    finally:
+        either("compute", "service", "set", "--up", lost, "nova-compute")
+        either("server", "delete", "--wait", name)
+        either("network", "delete", network)
+    assert {row["State"] for row in either.json("compute", "service", "list", "--service", "nova-compute")} == {"up"}
+
+
 def test_servers_by_every_kind_of_network(either: OpenStack, boot: Any, network: str) -> None:
     shown = boot(fresh("server"), "--network", network)
     (address,) = shown["addresses"][network]
