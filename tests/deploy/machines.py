@@ -60,7 +60,21 @@ class Machine:
         self.folder = folder / name
         self.folder.mkdir()
         self.exports: list[str] = []
-        words = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "sh", "-c", BECOME, "sh"]
+        words = [
+            "setpriv",
+            "--pdeathsig=KILL",
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            BECOME,
+            "sh",
+        ]
         words += [str(self.folder), name, str(ROOT), sys.executable, FIRST_PROCESS]
         self._outer = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self._outer.stdout is not None and self._outer.stderr is not None
@@ -108,6 +122,9 @@ class Machine:
         return [int(line.split()[0]) for line in listed.splitlines() if word in line and " bash -euc " not in line]
 
     def close(self) -> None:
+        """As if the power failed. Nothing where it has already."""
+        if self._outer.poll() is not None:
+            return
         os.kill(self.pid, signal.SIGKILL)
         self._outer.wait(LIMIT)
         for pipe in (self._outer.stdout, self._outer.stderr):

@@ -3,7 +3,8 @@
     systemctl enable --now UNIT…, start, stop, restart, reload, kill (-9)
 
 What is heeded: Type=notify, ExecStart=, ExecReload=, Environment= (%d), EnvironmentFile=, LoadCredential=, StateDirectory=, DynamicUser=,
-KillMode=, TimeoutStopSec=. An option that would give a host's unit a mount namespace is not: a test of the units forbids those.
+CapabilityBoundingSet=, KillMode=, TimeoutStopSec=. An option that would give a host's unit a mount namespace is not: a test of the units
+forbids those.
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ def start(name: str) -> None:
         if own:
             os.chown(path, NOBODY, NOBODY)
     words = shlex.split(unit.last("ExecStart"))
+    if unit.all("CapabilityBoundingSet") == [""]:
+        words = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", *words]
     if own:
-        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs", "--bounding-set=-all", *words]
+        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *words]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, (RUN / f"{name}.log").open("ab") as log:
         if unit.last("Type") == "notify":
             environ["NOTIFY_SOCKET"] = f"@{name}"

@@ -53,13 +53,22 @@ class ThreeMachines:
     def control(self) -> Machine:
         return self.machines["control"]
 
-    def follow(self, until: str = "") -> None:
-        """Carry out the document up to the next block in which this word stands, or to its end; `said` is what that printed."""
+    def follow(self, until: str) -> None:
+        """Carry out the document up to the next block in which this stands; `said` is what that printed."""
         self.said = ""
-        while self.left and (not until or until not in self.left[0].script):
-            block = self.left.pop(0)
-            with ThreadPoolExecutor() as beside:
-                self.said += "".join(beside.map(lambda name: self._run(self.machines[name], block), block.machines))  # noqa: B023
+        while until not in self.left[0].script:
+            self._carry_out(self.left.pop(0))
+
+    def take(self, word: str) -> None:
+        """Carry out the one block in which this stands, whatever is before it; `said` is what that printed."""
+        [block] = [block for block in self.left if word in block.script]
+        self.left.remove(block)
+        self.said = ""
+        self._carry_out(block)
+
+    def _carry_out(self, block: Block) -> None:
+        with ThreadPoolExecutor() as beside:
+            self.said += "".join(beside.map(lambda name: self._run(self.machines[name], block), block.machines))
 
     def _run(self, machine: Machine, block: Block) -> str:
         said = machine.run("".join(machine.exports) + block.script)
