@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import pileus
 from pileus.compute import lifecycle
 from pileus.network import readiness
@@ -36,6 +38,22 @@ def test_every_room_is_told() -> None:
     rooms = [path.name for path in (ROOT / "pileus").iterdir() if path.is_dir() and path.name not in ("__pycache__", "guest")]
     services = {"identity", "image", "placement", "compute", "network"}
     assert [room for room in rooms if room not in services and f"pileus/{room}/" not in ARCHITECTURE] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/MANY-MACHINES.md"])
+def test_commands_of_the_documents_exist(document: str) -> None:
+    from pileus.cli.main import app
+
+    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    groups = {
+        group.name: {each.name or getattr(each.callback, "__name__", "") for each in group.typer_instance.registered_commands}
+        for group in app.registered_groups
+        if group.typer_instance
+    }
+    told = re.findall(r"(?:^|[ `/])pileus ([a-z]+)(?: ([a-z-]+))?", (ROOT / document).read_text(), re.MULTILINE)
+    commands = [(first, second) for first, second in told if first in known | set(groups)]
+    assert len(commands) > 5
+    assert [(first, second) for first, second in commands if first in groups and second not in groups[first]] == []
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

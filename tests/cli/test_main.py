@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +12,47 @@ import pytest
 
 import pileus as package
 from pileus.settings import Settings, describe
-from tests.cli.conftest import Cloud, Run, pileus
+from tests.cli.conftest import Cloud, Run, environment, pileus
 
 
 def test_help_lists_the_commands() -> None:
     told = pileus("--help")
     assert told.returncode == 0
-    for command in ("up", "down", "status", "why", "console", "config", "demo"):
+    for command in ("up", "down", "status", "why", "console", "config", "demo", "serve", "db", "bus", "host"):
         assert f"\n  {command} " in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("group", "commands"),
+    [("serve", ("api", "worker", "network-rpc", "host")), ("db", ("upgrade",)), ("bus", ("setup",)), ("host", ("add",))],
+)
+def test_help_of_a_group_lists_its_commands(group: str, commands: tuple[str, ...]) -> None:
+    told = pileus(group, "--help")
+    assert told.returncode == 0
+    for command in commands:
+        assert f"\n  {command} " in told.stdout
+
+
+ELSEWHERE = {"alembic", "asyncpg", "nats", "nkeys", "prometheus_client", "sqlalchemy.ext.asyncio"}
+"""What only PostgreSQL, NATS or /metrics need: half a second and many megabytes."""
+
+
+def test_up_on_sqlite_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, sys
+from pileus.choice import Choice
+from pileus.cli import main, up
+from pileus.settings import load
+settings, _ = load(None, flags={{"state": {str(tmp_path / "state")!r}, "api.listen": "127.0.0.1:0"}})
+async def run():
+    cloud = up.Cloud(settings, Choice("simulated", "a test"))
+    await cloud.start()
+    await cloud.close()
+asyncio.run(run())
+print(*sorted({ELSEWHERE!r} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False, env=environment())
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 def test_version() -> None:
@@ -89,9 +124,6 @@ def test_config_as_json() -> None:
 def test_output_into_a_closed_pipe_is_no_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
-    import subprocess
-    import sys
-
     with os.fdopen(write, "w") as closed:
         done = subprocess.run(
             [sys.executable, "-m", "pileus", "config"], stdout=closed, stderr=subprocess.PIPE, text=True, timeout=30, check=False
