@@ -103,6 +103,6 @@ class NetworkClient(Protocol):
 
     async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]: ...
 
-    async def devices(self) -> set[str]:
-        """All server ids that own ports: where a leak would be seen."""
+    async def devices(self, *, after: str = "", most: int | None = None) -> set[str]:
+        """Ids of servers that own ports, where a leak would be seen: the first `most` (None: all) of those behind `after`."""
         ...

@@ -46,6 +46,6 @@ class PlacementClient(Protocol):
     async def release(self, consumer: str) -> None:
         """Give back whatever the consumer has. Nothing: fine."""
 
-    async def consumers(self) -> set[str]:
-        """All consumers that hold something: where a leak would be seen."""
+    async def consumers(self, *, after: str = "", most: int | None = None) -> set[str]:
+        """Consumers that hold something, where a leak would be seen: the first `most` (None: all) of the ids behind `after`."""
         ...

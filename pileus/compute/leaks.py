@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import structlog
 from sqlalchemy import bindparam, select, update
@@ -33,6 +35,10 @@ _GONE = select(servers.c.id).where(servers.c.id.in_(bindparam("ids", expanding=T
 """Whatever is no server's may be held by others (placement has an API): only of those that were ours we know."""
 
 
+class Held(Protocol):
+    async def __call__(self, *, after: str, most: int) -> set[str]: ...
+
+
 class Leaks:
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
@@ -49,22 +55,21 @@ class Leaks:
     async def round(self) -> int:
         """Give back what gone servers hold; how many did."""
         compute = self._compute
-        claims = await self._gone(await compute.placement.consumers())
-        for server_id in claims:
-            await compute.placement.release(server_id)
-        devices = await self._gone(await compute.network.devices())
-        for server_id in devices:
-            await compute.network.release(server_id, keep=[])
-        if claims or devices:
-            log.warning("what gone servers held was given back", claims=claims, ports=devices)
-        return len(claims) + len(devices)
+        claims = await self._given_back(compute.placement.consumers, compute.placement.release)
+        ports = await self._given_back(compute.network.devices, lambda server_id: compute.network.release(server_id, keep=[]))
+        if claims or ports:
+            log.warning("what gone servers held was given back", claims=claims, ports=ports)
+        return claims + ports
 
-    async def _gone(self, held: set[str]) -> list[str]:
-        ids, gone = sorted(held), []
-        for start in range(0, len(ids), PAGE):
-            page = ids[start : start + PAGE]
-            gone += await self._compute.store.read(_gone, page)
-        return gone
+    async def _given_back(self, held: Held, release: Callable[[str], Awaitable[None]]) -> int:
+        """Page by page, so that neither memory nor a statement grows with the cloud."""
+        count, after = 0, ""
+        while page := await held(after=after, most=PAGE):
+            after = max(page)
+            for server_id in await self._compute.store.read(_gone, sorted(page)):
+                await release(server_id)
+                count += 1
+        return count
 
 
 def _gone(tx: Tx, ids: list[str]) -> list[str]:

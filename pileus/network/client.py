@@ -52,5 +52,5 @@ class InProcessNetwork:
     async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]:
         return await self._store.read(servers.readiness, port_ids) if port_ids else []
 
-    async def devices(self) -> set[str]:
-        return await self._store.read(servers.devices)
+    async def devices(self, *, after: str = "", most: int | None = None) -> set[str]:
+        return await self._store.read(servers.devices, after, most)

@@ -200,9 +200,9 @@ def readiness(tx: Tx, port_ids: Sequence[str]) -> list[PortReadiness]:
     ]
 
 
-def devices(tx: Tx) -> set[str]:
+def devices(tx: Tx, after: str = "", most: int | None = None) -> set[str]:
     """See `NetworkClient.devices`."""
-    owners = select(table.c.server_id).where(table.c.server_id.is_not(None)).distinct()
+    owners = select(table.c.server_id).where(table.c.server_id > after).distinct().order_by(table.c.server_id).limit(most)
     return {str(server_id) for server_id in tx.execute(owners).scalars()}
 
 

@@ -181,8 +181,9 @@ def of_provider(tx: Tx, provider: str) -> tuple[Row, dict[str, Row]]:
     return found, by_consumer
 
 
-def consumer_ids(tx: Tx) -> set[str]:
-    return set(tx.execute(select(consumers.c.id)).scalars())
+def consumer_ids(tx: Tx, after: str = "", most: int | None = None) -> set[str]:
+    """See `PlacementClient.consumers`."""
+    return set(tx.execute(select(consumers.c.id).where(consumers.c.id > after).order_by(consumers.c.id).limit(most)).scalars())
 
 
 def _entered(tx: Tx, wanted: Sequence[Wanted]) -> dict[str, Row]:

@@ -35,5 +35,5 @@ class Placement:
     async def release(self, consumer: str) -> None:
         await self.store.write(claims.release, consumer)
 
-    async def consumers(self) -> set[str]:
-        return await self.store.read(claims.consumer_ids)
+    async def consumers(self, *, after: str = "", most: int | None = None) -> set[str]:
+        return await self.store.read(claims.consumer_ids, after, most)

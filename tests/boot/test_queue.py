@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from pileus.compute import admission, leases, servers
+from pileus.compute import admission, leaks, leases, servers
 from pileus.compute.leaks import Leaks
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.tables import actions as actions_table
@@ -240,7 +240,7 @@ async def test_a_worker_that_slept_for_a_minute_changes_nothing(tmp_path: Path, 
         await other.close()
 
 
-async def test_what_gone_servers_hold_is_found(tmp_path: Path) -> None:
+async def test_what_gone_servers_hold_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with cloudlet(tmp_path, hosts=1) as cloud:
         [server_id] = await cloud.create()
         await cloud.settled(server_id)
@@ -250,6 +250,7 @@ async def test_what_gone_servers_hold_is_found(tmp_path: Path) -> None:
         mine = {"project_id": USER.project, "user_id": "user"}
         assert await cloud.placement.claim(server_id, picture.id, {"VCPU": 1}, **mine)
         assert await cloud.placement.claim("somebody-elses", picture.id, {"VCPU": 1}, **mine)
+        monkeypatch.setattr(leaks, "PAGE", 1)
         assert await Leaks(cloud.compute).round() == 1
         assert await cloud.placement.consumers() == {"somebody-elses"}
 

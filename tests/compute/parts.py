@@ -90,8 +90,8 @@ class Networks:
     async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]:
         return []
 
-    async def devices(self) -> set[str]:
-        return set(self.given)
+    async def devices(self, *, after: str = "", most: int | None = None) -> set[str]:
+        return set(sorted(server for server in self.given if server > after)[:most])
 
 
 class Placements:
@@ -105,7 +105,7 @@ class Placements:
 
     async def release(self, consumer: str) -> None: ...
 
-    async def consumers(self) -> set[str]:
+    async def consumers(self, *, after: str = "", most: int | None = None) -> set[str]:
         return set()
 
 

@@ -225,6 +225,7 @@ async def test_the_client_runs_each_call_as_one_transaction(store: AnyStore, con
     with pytest.raises(Conflict):
         await client.allocate(ALICE, "s-far", [*asked, *asked], host="h2", key="k", hostname="x", zone="nova")
     assert len(await client.devices()) == 50
+    assert await client.devices(after="s3", most=2) == {"s30", "s31"}
     assert await client.allocate(ALICE, "s-none", [], host="h2", key="k", hostname="x", zone="nova") == []
     assert (await client.constraint(asked)).host == "h1"
     for i in range(50):

@@ -39,6 +39,7 @@ async def test_claims_add_up_and_release_gives_back(placement: Placement) -> Non
     picture = await picture_of(placement, "p1")
     assert picture and picture.used == {"VCPU": 3, "MEMORY_MB": 1536, "DISK_GB": 10}
     assert await placement.consumers() == {"s1", "s2"}
+    assert [await placement.consumers(after=after, most=1) for after in ("", "s1", "s2")] == [{"s1"}, {"s2"}, set()]
     await placement.release("s1")
     await placement.release("s1")
     picture = await picture_of(placement, "p1")
