@@ -14,6 +14,7 @@ from pileus.bus.inprocess import InProcessBus
 from pileus.host import plug_signal
 from pileus.host.agent import Agent
 from pileus.host.dhcp import SimulatedDhcp
+from pileus.host.network_side import Beside
 from pileus.host.plug_signal import CallbackSignal, LocalSignal, PlugFailed, PlugSignal
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest, from_hosts
@@ -42,7 +43,7 @@ class Local:
     def __init__(self, bus: InProcessBus) -> None:
         self.switch = SimulatedSwitch(settings.Simulated())
         self.agent = Agent("host", self.switch, SimulatedDhcp(), bus, settings.Network(), notices=False)
-        self.signal: PlugSignal = LocalSignal(self.agent)
+        self.signal: PlugSignal = LocalSignal(Beside(self.agent, self.switch))
 
     async def wired(self, port: PortWiring) -> None:
         await self.switch.open_tap(port.port_id, port.mtu)
