@@ -70,6 +70,9 @@ def test_a_database_that_is_not_there_is_one_line(tmp_path: Path, postgres: Post
 
 
 def test_a_demo_takes_nothing_of_a_cloud_that_is_kept() -> None:
-    nobody = {"PILEUS_DATABASE__URL": "postgresql://nobody@127.0.0.1:1/x", "PILEUS_BUS__URL": "nats://127.0.0.1:1"}
-    told = pileus("demo", "--hypervisor", "simulated", **nobody)
+    told = pileus(
+        *("demo", "--hypervisor", "simulated"),
+        PILEUS_DATABASE__URL="postgresql://nobody@127.0.0.1:1/x",
+        PILEUS_BUS__URL="nats://127.0.0.1:1",
+    )
     assert told.returncode == 0, told.stdout + told.stderr
