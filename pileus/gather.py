@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from pileus.errors import Unavailable
+
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
@@ -15,7 +17,8 @@ T = TypeVar("T")
 class Gather(Generic[T]):
     """`work` gets batches of at most `most`, `interval` seconds apart at least. Of one key the newest counts.
 
-    A batch whose work fails is logged and lost: what comes by here is said again.
+    A batch whose work fails is halved until it is known what fails, so that nobody's nonsense is another's loss. That is logged and lost,
+    as is all of a batch where something did not answer (Unavailable): what comes by here is said again.
     """
 
     def __init__(self, work: Callable[[list[T]], Awaitable[None]], *, interval: float, most: int, name: str) -> None:
@@ -47,8 +50,16 @@ class Gather(Generic[T]):
             self._some.clear()
             items, self._waiting = list(self._waiting.values()), {}
             for batch in [items[start : start + self._most] for start in range(0, len(items), self._most)]:
-                try:
-                    await self._work(batch)
-                except Exception:
-                    log.exception("a batch failed; it is said again", what=self._name, size=len(batch))
+                await self._deal(batch)
             await asyncio.sleep(self._interval)
+
+    async def _deal(self, batch: list[T]) -> None:
+        try:
+            await self._work(batch)
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, Unavailable):
+                log.exception("a batch failed; it is said again", what=self._name, size=len(batch))
+                return
+            half = len(batch) // 2
+            await self._deal(batch[:half])
+            await self._deal(batch[half:])

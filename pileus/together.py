@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
+from pileus.errors import Unavailable
+
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 
@@ -17,7 +19,8 @@ R = TypeVar("R")
 class Together(Generic[I, R]):
     """`work` gets the items of one key, at most `most`, and gives for each what it came to: a result, or an error to raise.
 
-    A batch that fails as a whole is tried again item by item, so that nobody pays for another's mistake.
+    A batch that fails as a whole is tried again item by item, so that nobody pays for another's mistake; not where something did not
+    answer (Unavailable): it may have been done all the same, and one after the other they would wait for ever.
     """
 
     def __init__(self, work: Callable[[Sequence[I]], Awaitable[Sequence[R | Exception]]], *, most: int, name: str) -> None:
@@ -50,11 +53,11 @@ class Together(Generic[I, R]):
         try:
             outcomes = await self._work([item for item, _ in batch])
         except Exception as error:
-            if len(batch) > 1:
+            if len(batch) > 1 and not isinstance(error, Unavailable):
                 for one in batch:
                     await self._deal([one])
                 return
-            outcomes = [error]
+            outcomes = [error] * len(batch)
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             if future.done():
                 continue

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from pileus.errors import Unavailable
 from pileus.together import Shared, Together
 
 
@@ -49,6 +50,19 @@ async def test_an_error_is_its_own_callers() -> None:
     assert [found[0], found[3]] == [4, 8]
     assert isinstance(found[1], ValueError)
     assert isinstance(found[2], RuntimeError)
+
+
+async def test_what_may_have_been_done_is_not_done_again() -> None:
+    batches: list[list[int]] = []
+
+    async def work(items: Sequence[int]) -> list[int | Exception]:
+        batches.append(list(items))
+        raise Unavailable("the database was lost while a change was being committed")
+
+    together = Together(work, most=10, name="clerk")
+    found = await asyncio.gather(*[together.call("a", item) for item in (2, 4, 6)], return_exceptions=True)
+    assert all(isinstance(each, Unavailable) for each in found)
+    assert batches == [[2, 4, 6]]
 
 
 async def test_a_caller_that_goes_away_takes_nobody_along() -> None:

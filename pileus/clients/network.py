@@ -101,7 +101,9 @@ class NetworkClient(Protocol):
         """Ids of servers with a port whose address (of that IP version) contains the regular expression `address`."""
         ...
 
-    async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]: ...
+    async def readiness(self, port_ids: Sequence[str], *, host: str) -> list[PortReadiness]:
+        """How far those of these ports are that are bound to the host."""
+        ...
 
     async def devices(self, *, after: str = "", most: int | None = None) -> set[str]:
         """Ids of servers that own ports, where a leak would be seen: the first `most` (None: all) of those behind `after`."""

@@ -171,7 +171,7 @@ class Worker:
             self._launch(action_id)
 
     async def _readiness(self, request: ReadinessRequest) -> Readiness:
-        found = await self._compute.network.readiness(request.port_ids)
+        found = await self._compute.network.readiness(request.port_ids, host=request.host)
         return Readiness({p.port_id: p.wired for p in found}, {p.port_id: p.failed for p in found})
 
     def _alive(self) -> bool:

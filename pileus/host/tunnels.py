@@ -128,6 +128,8 @@ class Tunnels:
                 self._wanted |= networks.keys()
                 await asyncio.sleep(PAUSE)
                 self._some.set()
+            except Exception:
+                log.exception("an answer about shared networks was not understood; they are asked for again in a while")
 
     async def _ask(self, networks: dict[str, int], limit: float) -> None:
         question = MembersRequest(self._host, self._switch.tunnel_address, networks)

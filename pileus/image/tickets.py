@@ -46,7 +46,7 @@ class Tickets:
     async def check(self, ticket: str, image_id: str) -> None:
         """Raises Unauthorized unless the ticket is ours, for this image, and still good."""
         parts = ticket.split(".")
-        if len(ticket) > LONGEST or len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts[:2]):
+        if len(ticket) > LONGEST or not ticket.isascii() or len(parts) != 3 or not all(part.isdigit() for part in parts[:2]):
             raise Unauthorized("The image ticket is malformed.")
         number, expires = int(parts[0]), int(parts[1])
         now = time.time()

@@ -49,8 +49,8 @@ class InProcessNetwork:
     async def servers_at(self, address: str, version: int) -> list[str]:
         return await self._store.read(servers.at, address, version)
 
-    async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]:
-        return await self._store.read(servers.readiness, port_ids) if port_ids else []
+    async def readiness(self, port_ids: Sequence[str], *, host: str) -> list[PortReadiness]:
+        return await self._store.read(servers.readiness, port_ids, host) if port_ids else []
 
     async def devices(self, *, after: str = "", most: int | None = None) -> set[str]:
         return await self._store.read(servers.devices, after, most)

@@ -93,12 +93,14 @@ def sweep(tx: Tx) -> dict[str, list[MembersChange]] | None:
         return None
     told: dict[str, list[MembersChange]] = {}
     versions = {row["id"]: row["members_version"] for row in rows(tx, _NEXT_VERSION, ids=changed)}
-    for row in rows(tx, _MEMBERS, ids=changed):
+    there = rows(tx, _MEMBERS, ids=changed)
+    still = {(row["network_id"], row["address"]) for row in there}  # a host may come back by another name, or name another's address
+    for row in there:
         if row["address"] == "" or row["network_id"] not in versions:
             continue  # nobody is told who has no tunnels
         version = versions[row["network_id"]]
         others = [address for host, address in joined.get(row["network_id"], ()) if address and host != row["host"]]
-        gone = [address for address in left.get(row["network_id"], ()) if address]
+        gone = [address for address in left.get(row["network_id"], ()) if address and (row["network_id"], address) not in still]
         told.setdefault(row["host"], []).append(MembersChange(row["network_id"], version - 1, version, others, gone))
     return told
 

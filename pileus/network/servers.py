@@ -185,7 +185,7 @@ def at(tx: Tx, address: str, version: int) -> list[str]:
     return [str(server_id) for server_id in tx.execute(wanted.distinct()).scalars()]
 
 
-def readiness(tx: Tx, port_ids: Sequence[str]) -> list[PortReadiness]:
+def readiness(tx: Tx, port_ids: Sequence[str], host: str) -> list[PortReadiness]:
     """See `NetworkClient.readiness`."""
     columns = (table.c.id, table.c.generation, table.c.level, table.c.cause)
     return [
@@ -196,7 +196,7 @@ def readiness(tx: Tx, port_ids: Sequence[str]) -> list[PortReadiness]:
             failed=row["generation"] if row["level"] == "failed" else 0,
             cause=row["cause"],
         )
-        for row in rows(tx, select(*columns).where(table.c.id.in_(list(port_ids))))
+        for row in rows(tx, select(*columns).where(table.c.id.in_(list(port_ids)), table.c.host == host))
     ]
 
 

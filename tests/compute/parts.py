@@ -87,7 +87,7 @@ class Networks:
         wanted = address.strip("^$")
         return [s for s, found in self.given.items() if any(a.ip_version == version and wanted in a.address for a in found)]
 
-    async def readiness(self, port_ids: Sequence[str]) -> list[PortReadiness]:
+    async def readiness(self, port_ids: Sequence[str], *, host: str) -> list[PortReadiness]:
         return []
 
     async def devices(self, *, after: str = "", most: int | None = None) -> set[str]:

@@ -63,7 +63,7 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
         levels.take(tx, CONFIG, [PortLevel(port_id, "h1", 1, "plugged"), PortLevel(port_id, "h1", 1, "wired")])
         outbox.next_due(tx)
         outbox.settle(tx, outbox.take(tx, 4e9 - 1, 4e9, 10), [])
-        servers.readiness(tx, [port_id])
+        servers.readiness(tx, [port_id], "h1")
         servers.addresses(tx, ["new"])
         servers.ports_of(tx, "new")
         visible.port(tx, ALICE, port_id)

@@ -85,6 +85,21 @@ def test_a_host_is_a_member_from_its_first_port_to_its_last(tx: Connection, conf
     assert ask(hosts, "h2", network, 1) == (2, [])
 
 
+def test_an_address_that_another_host_has_by_now_is_not_gone(tx: Connection, config: Config) -> None:
+    """A machine that came back by another name; or a host that names another's address as its own."""
+    hosts = known(tx)
+    agent(hosts, "h1-anew", "at-h1")
+    network = make_network(hosts, config)
+    for server, host in (("s1", "h1"), ("s2", "h2"), ("s3", "h1-anew")):
+        create(hosts, config, network, server, host)
+    members.sweep(hosts)
+    servers.release(hosts, config, "s1", [])
+    told = members.sweep(hosts)
+    assert told is not None
+    assert [change.left for change in told["h2"]] == [[]]
+    assert ask(hosts, "h2", network) == (2, ["at-h1"])
+
+
 def test_a_host_whose_last_port_makes_room_for_another_never_left(tx: Connection, config: Config) -> None:
     hosts = known(tx)
     network = make_network(hosts, config)

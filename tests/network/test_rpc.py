@@ -136,10 +136,10 @@ async def test_levels_become_the_ports_status_and_an_event(cloud: Cloud, compute
         assert await cloud.say(port, level, cause="no such bridge") == Taken(1)
         assert await cloud.status(port) == status
         await drained(cloud)
-    found = (await cloud.service.client.readiness([port.port_id]))[0]
+    found = (await cloud.service.client.readiness([port.port_id], host="h1"))[0]
     assert (found.wired, found.failed, found.cause) == (0, 1, "no such bridge")
     await cloud.say(port, "wired")
-    found = (await cloud.service.client.readiness([port.port_id]))[0]
+    found = (await cloud.service.client.readiness([port.port_id], host="h1"))[0]
     assert (found.wired, found.failed, found.cause) == (1, 0, "")
     await drained(cloud)
     await cloud.say(port, "gone")

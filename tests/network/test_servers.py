@@ -199,8 +199,9 @@ def test_servers_are_found_by_a_part_of_their_address(tx: Connection, config: Co
 
 def test_readiness_is_the_ports_level(tx: Connection, config: Config) -> None:
     wired = servers.allocate(tx, config, ALICE, boot(), [nic(make_network(tx, config))])[0]
-    found = servers.readiness(tx, [wired.port_id, "unknown"])
+    found = servers.readiness(tx, [wired.port_id, "unknown"], "h1")
     assert [dataclasses.astuple(one) for one in found] == [(wired.port_id, 1, 0, 0, "")]
+    assert servers.readiness(tx, [wired.port_id], "h2") == []  # another host has no business with it
 
 
 def test_allocating_for_one_nic_takes_at_most_ten_statements(tx: Connection, config: Config) -> None:
@@ -232,5 +233,5 @@ async def test_the_client_runs_each_call_as_one_transaction(store: AnyStore, con
         await client.release(f"s{i}", keep=[])
     assert await client.devices() == set()
     assert await client.addresses([]) == {}
-    assert await client.readiness([]) == []
+    assert await client.readiness([], host="h1") == []
     assert await client.servers_at("10.0", 4) == []

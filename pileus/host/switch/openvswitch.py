@@ -227,7 +227,8 @@ class OpenVSwitch:
         await self._pipeline.wire(port, plugged.ofport, plugged.tag, self._way(port))
 
     async def members(self, network_id: str, addresses: Collection[str]) -> None:
-        strangers = set(addresses) - self._greeted
+        addresses = underlay.addresses(addresses)
+        strangers = addresses - self._greeted
         if strangers and self._underlay is not None and self._underlay.device:
             self._greeted |= strangers
             await self._namespace.run(underlay.greet, strangers)

@@ -57,6 +57,16 @@ def read(host: settings.Host) -> Underlay | None:
     return Underlay(interface, host.tunnel_device)
 
 
+def addresses(told: Iterable[str]) -> set[str]:
+    """Those that are IP addresses. Each host says its own of itself: what one says wrongly is not to stop the others."""
+    found = set()
+    for address in told:
+        with suppress(ValueError):
+            ipaddress.ip_address(address)
+            found.add(address)
+    return found
+
+
 async def ensure(database: Database, namespace: Namespace, bridge: str, underlay: Underlay | None) -> None:
     """Make the tunnels' ports and the bridge that carries the address; without an underlay they go. Raises SwitchError, OSError."""
     wanted = "" if underlay is None else underlay.address

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pileus.host.switch import flows, openflow
+from pileus.host.switch import flows, openflow, underlay
 from pileus.host.switch.flows import Mark, add_port, change_buckets, cookie, kind_of, mark_of, read_marks
 from pileus.host.switch.openflow import (
     AddGroup,
@@ -168,3 +168,8 @@ def test_a_match_is_read_as_it_was_written(match: dict[str, Any]) -> None:
     written = openflow._match(match)
     body = struct.pack("!HH4x", 1, 0) + struct.pack("!H2xBxH8xQ", 24 + len(written), 10, 80, 77) + written
     assert openflow.flow_reply(body) == ([FoundFlow(10, 80, 77, match)], False)
+
+
+def test_what_is_no_address_is_left_out() -> None:
+    """One host's nonsense does not keep a network from the others."""
+    assert underlay.addresses(["192.0.2.1", "", "at-home", "192.0.2.1/24", "2001:db8::1"]) == {"192.0.2.1", "2001:db8::1"}
