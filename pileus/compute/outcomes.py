@@ -35,6 +35,7 @@ class Taken:
 
 _SET = update(servers).where(servers.c.id == bindparam("this"), servers.c.generation == bindparam("loaded_generation"))
 _KEEP = _SET.where(servers.c.lease_owner == bindparam("owner"), servers.c.lease_until == bindparam("until"))
+_AS_FOUND = _SET.where(servers.c.vm_state == bindparam("loaded_vm_state"))
 _FREED: dict[str, Any] = {"lease_owner": "", "lease_until": 0.0}
 
 
@@ -45,6 +46,12 @@ class HostFull(Exception):
 def _set(tx: Tx, server: Mapping[str, Any], **values: Any) -> bool:
     guard = {"this": server["id"], "loaded_generation": server["generation"]}
     return tx.execute(_SET, {**guard, "updated_at": time.time(), **values}).rowcount == 1
+
+
+def _note(tx: Tx, server: Mapping[str, Any], **values: Any) -> bool:
+    """Write down what was found of a server; False where it has another state by now: somebody else's word is newer."""
+    guard = {"this": server["id"], "loaded_generation": server["generation"], "loaded_vm_state": server["vm_state"]}
+    return tx.execute(_AS_FOUND, {**guard, "updated_at": time.time(), **values}).rowcount == 1
 
 
 def _give_up(tx: Tx, server: Mapping[str, Any], **values: Any) -> None:
@@ -206,7 +213,8 @@ def deleted(tx: Tx, action: Row, server: Row) -> None:
 
 
 def unasked(tx: Tx, server: Row, power: PowerState, cause: str) -> list[str]:
-    """A guest is like this, and nobody asked for it; actions that must follow."""
+    """A guest is like this, and nobody asked for it; actions that must follow. What was loaded may have changed since (an answer that
+    came twice, to two workers): then nothing is written."""
     kind, after = found(actions.state_of(server), power)
     values: dict[str, Any] = {"vm_state": after.vm_state, "power": after.power}
     if kind == "gone":
@@ -217,8 +225,9 @@ def unasked(tx: Tx, server: Row, power: PowerState, cause: str) -> list[str]:
         values["fault"] = {"code": 500, "message": text[:255], "details": text, "created": time.time()}
     if kind == "stop it":
         stopping = server | {"generation": server["generation"] + 1}
-        _set(tx, server, generation=stopping["generation"], task_state="powering-off")
+        if not _note(tx, server, generation=stopping["generation"], task_state="powering-off"):
+            return []
         return [actions.new(tx, SYSTEM, VERBS["stop"], stopping, hard=True, limit=RESCUE_LIMIT)]
     if kind != "as told" or after.power != server["power"]:
-        _set(tx, server, **values)
+        _note(tx, server, **values)
     return []

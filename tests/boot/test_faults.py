@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from pileus.bus.inprocess import Fate, InProcessBus
+from pileus.compute import outcomes
 from pileus.compute.tables import actions
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.host.switch.simulated import SimulatedSwitch
@@ -120,6 +121,16 @@ async def test_a_bus_that_is_there_again_is_asked_at_once(tmp_path: Path, signal
             await tell()
         assert (await cloud.settled(server_id, 10.0))["vm_state"] == "active"
     assert tellers == []
+
+
+async def test_an_answer_that_came_twice_does_not_undo_what_it_brought(tmp_path: Path) -> None:
+    """Two workers have it: one loads the server while the other one finishes its create, and finds no action any more."""
+    async with cloudlet(tmp_path, hosts=1) as cloud:
+        [server_id] = await cloud.create()
+        loaded = await cloud.server(server_id)
+        assert (await cloud.settled(server_id))["vm_state"] == "active"
+        assert await cloud.store.write(outcomes.unasked, loaded, "running", "") == []
+        assert (await cloud.server(server_id))["vm_state"] == "active"
 
 
 async def _is_sent(cloud: Cloudlet, server_id: str) -> bool:
