@@ -14,7 +14,7 @@ SOURCES := pileus tests bench
 # The small guest of tests and benchmark (the demo makes it itself). Where it cannot be made the reason is told, and guests are simulated.
 GUEST := if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(BIN)/python -m pileus.tinyguest >/dev/null || true; fi
 
-.PHONY: help demo test check bench bench-scale format clean parts engines
+.PHONY: help demo test check bench bench-scale soak format clean parts engines
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -37,6 +37,10 @@ bench: engines .venv/dev.done ## the figures: a table, and bench/results/cloud.j
 
 bench-scale: engines .venv/dev.done ## storms on many processes and hosts: a table, and bench/results/scale.json (25 minutes; some: FIGURES="cpu ports")
 	@$(BIN)/python -m bench.scale $(FIGURES)
+
+soak: engines .venv/dev.done ## everything is killed while servers come and go (make soak SECONDS=600 SEED=1; a seed repeats a run)
+	@$(GUEST)
+	@$(BIN)/python -m tests.chaos.soak $(or $(SECONDS),600) $(SEED)
 
 format: .venv/dev.done ## put the source into its form
 	@$(BIN)/ruff check --fix $(SOURCES)

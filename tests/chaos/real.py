@@ -59,22 +59,28 @@ async def lies(scene: Scene, told: Told) -> dict[str, Any]:
 
 def _compared(machine: Machine, host: str, told: Told) -> dict[str, tuple[set[Any], set[Any]]]:
     """What there is of each kind, and what there must be."""
-    guests, ports, networks = told.guests(host), set(told.ports(host)), told.networks(host)
+    guests, networks, loose = told.guests(host), told.networks(host), told.loose()
+    unsure = {server for server, (_, power) in guests.items() if power == "error"}
+    ports = set(told.ports(host))
     running = {server for server, (_, power) in guests.items() if power == "running"}
-    processes = [(server, len(machine.qemus(server))) for server in {*guests, *machine.guest_folders()}]
+    processes = [(server, len(machine.qemus(server))) for server in {*guests, *machine.guest_folders()} - unsure]
     cookies = {int(found[1], 16) for flow in machine.flows() if (found := re.search(r"cookie=(0x[0-9a-f]+)", flow))}
-    taps = {tap_name(port) for port in ports}
+    taps, loose_taps = {tap_name(port) for port in ports}, {tap_name(port) for port in loose}
+    loose_cookies = {cookie(PORT_KIND, port) for port in loose}
     return {
         "processes": ({(server, count) for server, count in processes if count}, {(server, 1) for server in running}),
-        "guest folders": (set(machine.guest_folders()), set(guests)),
-        "TAPs": (set(machine.taps()), taps),
-        "switch ports": ({name for name in machine.switch_ports() if name.startswith("tap")}, taps),
-        "flows of ports": ({one for one in cookies if kind_of(one) == PORT_KIND}, {cookie(PORT_KIND, port) for port in ports}),
+        "guest folders": (set(machine.guest_folders()) - unsure, set(guests) - unsure),
+        "TAPs": (set(machine.taps()) - loose_taps, taps),
+        "switch ports": ({name for name in machine.switch_ports() if name.startswith("tap")} - loose_taps, taps),
+        "flows of ports": (
+            {one for one in cookies if kind_of(one) == PORT_KIND} - loose_cookies,
+            {cookie(PORT_KIND, port) for port in ports},
+        ),
         "flows of networks": (
             {one for one in cookies if kind_of(one) == NETWORK_KIND},
             {cookie(NETWORK_KIND, network) for network in networks},
         ),
-        "DHCP entries": ({file.name.split(".")[0] for file in machine.state.glob("dhcp/*/hosts/*.*")}, ports),
+        "DHCP entries": ({file.name.split(".")[0] for file in machine.state.glob("dhcp/*/hosts/*.*")} - loose, ports),
         "DHCP servers": ({("dnsmasq", len(machine.dnsmasq()))}, {("dnsmasq", len(networks))}),
         "DHCP namespaces": ({("namespaces", len(machine.dhcp_namespaces()))}, {("namespaces", len(networks))}),
     }

@@ -22,6 +22,8 @@ SETTLE = 90.0
 """Seconds after the last fault in which everything must have found its end."""
 RELOOK = 4.0
 """Seconds between two looks at the hosts: longer than they take to tell what they have, and what is wrong to be put right."""
+CALM = 2.0
+"""Seconds of load before anything happens, so that there is something to lose."""
 AT_ONCE = 3
 TAIL = 30
 """Lines of each process's log that are shown when something is wrong."""
@@ -74,7 +76,7 @@ async def run(
         scene = Scene(cluster, proxies, down_time, pace, machines)
         happened: list[str] = []
         async with asyncio.TaskGroup() as group:
-            group.create_task(load.run(seconds, rate=stage.rate, most=stage.most))
+            group.create_task(load.run(CALM + seconds, rate=stage.rate, most=stage.most))
             group.create_task(_let_happen(scene, stage, dice, seconds, happened, tell))
         tell("peace")
         await _peace(cluster)
@@ -99,6 +101,7 @@ async def _let_happen(
     scene: Scene, stage: Stage, dice: random.Random, seconds: float, happened: list[str], tell: Callable[[str], None]
 ) -> None:
     """Faults one after the other, and some at once."""
+    await asyncio.sleep(CALM)
     begun = time.monotonic()
     locks = {target: asyncio.Lock() for target, _ in stage.faults.values()}
     places = asyncio.Semaphore(AT_ONCE)

@@ -17,7 +17,7 @@ from pileus.settings import Settings
 from tests.chaos.run import Outcome, plan, run, story
 from tests.chaos.stages import HOLLOW, REAL, Stage
 
-SECONDS = 15.0
+SECONDS = 12.0
 DOWN_TIME = 3.0
 PACE = 0.4
 both = pytest.mark.parametrize("signal", ["local", "callback"])
@@ -43,14 +43,14 @@ def folder() -> Iterator[Path]:
 @both
 async def test_nothing_is_lost(folder: Path, seed: int, signal: str) -> None:
     outcome = await _short(folder, seed, signal, HOLLOW)
-    assert len(outcome.happened) >= 10 and outcome.counts["created"] >= 10
+    assert len(outcome.happened) >= 10 and outcome.counts["created"] >= 3
 
 
 @pytest.mark.skipif(missing_for_real(Settings()) is not None, reason=f"needs real guests: {missing_for_real(Settings())}")
 @both
 async def test_nothing_is_lost_on_real_hosts(folder: Path, seed: int, signal: str) -> None:
     outcome = await _short(folder, seed, signal, REAL)
-    assert len(outcome.happened) >= 6 and outcome.counts["created"] >= 3
+    assert len(outcome.happened) >= 5 and outcome.counts["created"] >= 1
 
 
 async def _short(folder: Path, seed: int, signal: str, stage: Stage) -> Outcome:

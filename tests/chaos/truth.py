@@ -27,6 +27,10 @@ LIES = {
         WHERE a.state NOT IN ('done', 'failed', 'overtaken') AND (s.id IS NULL OR s.deleted_at IS NOT NULL)""",
     "an action never ends: it is open and never due": """
         SELECT id, name, state, server_id FROM compute_actions WHERE state NOT IN ('done', 'failed', 'overtaken') AND due_at IS NULL""",
+    "a server is on its way, and nothing is open on it": """
+        SELECT s.id, s.vm_state, s.task_state FROM compute_servers s
+        WHERE s.deleted_at IS NULL AND (s.vm_state = 'building' OR s.task_state IS NOT NULL) AND NOT EXISTS (
+            SELECT 1 FROM compute_actions a WHERE a.server_id = s.id AND a.state NOT IN ('done', 'failed', 'overtaken'))""",
     "a server in ERROR has no fault": """
         SELECT id FROM compute_servers WHERE vm_state = 'error' AND deleted_at IS NULL AND (fault IS NULL OR fault::text = 'null')""",
     "a claim outlives its server, or stands where the server is not": """
@@ -109,8 +113,8 @@ ADDRESSES = f"""
 
 SERVERS = "SELECT id, host, generation, vm_state, power FROM compute_servers WHERE deleted_at IS NULL AND host IS NOT NULL"
 PORTS = """
-    SELECT p.id, p.host, p.generation, p.network_id FROM network_ports p JOIN compute_servers s ON s.id = p.server_id
-    WHERE s.deleted_at IS NULL AND p.host <> '' AND p.level = 'wired'"""
+    SELECT p.id, p.host, p.generation, p.network_id, p.level, s.vm_state FROM network_ports p JOIN compute_servers s ON s.id = p.server_id
+    WHERE s.deleted_at IS NULL AND p.host <> ''"""
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,18 @@ class Told:
         return {row["id"]: (row["generation"], "error" if row["vm_state"] == "error" else row["power"]) for row in mine}
 
     def ports(self, host: str) -> dict[str, int]:
-        """Port id → generation, of those that are wired."""
-        return {row["id"]: row["generation"] for row in self._ports if row["host"] == host}
+        """Port id → generation, of those that are wired and no server's in ERROR."""
+        return {row["id"]: row["generation"] for row in self._of(host) if row["vm_state"] != "error" and row["level"] == "wired"}
+
+    def loose(self) -> set[str]:
+        """Ports of servers in ERROR: after an evacuation that failed they are bound to the host that the server did not get to."""
+        return {row["id"] for row in self._ports if row["vm_state"] == "error"}
 
     def networks(self, host: str) -> set[str]:
-        return {row["network_id"] for row in self._ports if row["host"] == host}
+        return {row["network_id"] for row in self._of(host) if row["level"] == "wired"}
+
+    def _of(self, host: str) -> list[Mapping[str, Any]]:
+        return [row for row in self._ports if row["host"] == host]
 
 
 async def lies(url: str, down_time: float) -> dict[str, list[dict[str, Any]]]:
