@@ -95,7 +95,8 @@ class ControlProcess:
         await asyncio.to_thread(self._state.mkdir, mode=0o711, parents=True, exist_ok=True)
         await stack.run(services.identity)
         self.access = await firststart.run(self._state, self._base_url, services.identity, services.store, services.network.config)
-        await stack.run(services.images)
+        if "image" in self._faces:  # a folder that nobody uploads to must not judge which uploads are under way
+            await stack.run(services.images)
         self._server = await roles.api(stack, services, self._listener, self._faces)
 
 

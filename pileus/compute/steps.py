@@ -112,6 +112,8 @@ class Steps:
             return "the host is unknown"
         if hosts.is_up(row, self._limits):
             return None
+        if row["forced_down"]:
+            return "an administrator has said that the host is down"
         return f"the host has not been heard of for {time.time() - row['seen_at']:.0f} s"
 
     async def give_back(self, server: Row) -> None:

@@ -181,6 +181,7 @@ class Links:
             isolation_level="AUTOCOMMIT",  # `Link.transact` says BEGIN and COMMIT: SQLAlchemy's own cost twice as much
             json_serializer=json_dumps,
             json_deserializer=json_loads,
+            hide_parameters=True,  # passwords' hashes, keys and user data would stand in logs
         )
 
     async def open(self) -> Link:

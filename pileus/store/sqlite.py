@@ -171,6 +171,7 @@ def _opened(path: Path) -> tuple[Engine, str]:
         poolclass=NullPool,
         json_serializer=json_dumps,
         json_deserializer=json_loads,
+        hide_parameters=True,  # passwords' hashes, keys and user data would stand in logs
         connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10.0},
     )
     event.listen(engine, "connect", _pragmas)
