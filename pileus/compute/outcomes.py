@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, update
 
+from pileus import timeline
 from pileus.compute import actions, admission, builds, leases, quotas
 from pileus.compute.actions import Stale
 from pileus.compute.lifecycle import VERBS, Failure, fail, found, goes_elsewhere, succeed
@@ -20,6 +21,9 @@ from pileus.store import Tx
 from pileus.store.sql import Row
 
 RESCUE_LIMIT = 300.0
+MOST_CAUSE, MOST_STEP = 2000, 32
+"""Characters kept of what a host says of a failure."""
+HOSTS_STEPS = frozenset(name for name, kind in timeline.STEPS.items() if kind.where in ("host", "agent", "signal"))
 UNWIND_AGAIN = 30.0
 """Seconds after which an unwinding that did not end is done again."""
 
@@ -110,14 +114,13 @@ def take(tx: Tx, message: Observed) -> Taken | None:
         return None
     action = actions.open_of(tx, message.server_id)
     if action is None:
-        unasked(tx, server, message.power, message.cause)
+        unasked(tx, server, message.power, message.cause[:MOST_CAUSE])
         return None
     if action["state"] not in actions.ANSWERED or action["generation"] != message.generation:
         return None
-    stamps = {step: at for step, at in message.stamps.items() if step not in ("accepted", "queued", "sent")}
-    action["stamps"] = {**action["stamps"], **stamps}
+    action["stamps"] = {**action["stamps"], **_own(message.stamps)}
     if message.failed_step:
-        return Taken(action, server, Failure(message.failed_step, message.host, message.cause, message.retry))
+        return Taken(action, server, Failure(message.failed_step[:MOST_STEP], message.host, message.cause[:MOST_CAUSE], message.retry))
     verb = VERBS[action["name"]]
     if verb.name == "delete":
         action["stamps"].setdefault("removed", time.time())
@@ -139,10 +142,15 @@ def progress(tx: Tx, message: Progress) -> bool:
     action = actions.open_of(tx, message.server_id)
     if action is None or action["state"] != "sent" or action["generation"] != message.generation:
         return False
-    stamps = {**action["stamps"], **message.stamps}
+    stamps = {**action["stamps"], **_own(message.stamps)}
     details = {**action["details"], "waits_for": message.waits_for}
     state = "parked" if action["name"] == "create" else "sent"
     return actions.change(tx, action, state=state, stamps=stamps, details=details) and state == "parked"
+
+
+def _own(stamps: Mapping[str, float]) -> dict[str, float]:
+    """What a host may say of: the steps that are done there."""
+    return {step: at for step, at in stamps.items() if step in HOSTS_STEPS}
 
 
 def unwinding(tx: Tx, action: Row, failure: Failure, *, again_in: float = UNWIND_AGAIN) -> bool:
