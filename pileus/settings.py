@@ -168,8 +168,8 @@ class Compute(Section, frozen=True):
     shutdown_timeout: Annotated[Seconds, Meta(description="How long a guest may take to power off by itself before it is ended.")] = 60.0
     report_interval: Annotated[
         float, Meta(gt=0, description="How often a host tells all the guests it holds, so that a lost word is made good.")
-    ] = 120.0
-    heartbeat_interval: Annotated[float, Meta(gt=0, description="How often a host says that it lives, and what it has.")] = 20.0
+    ] = 240.0
+    heartbeat_interval: Annotated[float, Meta(gt=0, description="How often a host says that it lives, and what it has.")] = 25.0
     service_down_time: Annotated[float, Meta(gt=0, description="A host not heard of for so long counts as down.")] = 60.0
     cpu_allocation_ratio: Annotated[float, Meta(gt=0, description="Virtual CPUs offered for each real one.")] = 16.0
     ram_allocation_ratio: Annotated[float, Meta(gt=0, description="Guest memory offered for each byte of real memory.")] = 1.0

@@ -16,8 +16,8 @@ from pileus.host.tunnels import TYPES as TUNNELS
 from pileus.messages import AgentFacts, FactsWanted, MembersChanged, PortsChanged, PortWiring, facts_subject, members_subject, ports_subject
 from pileus.settings import Settings
 
-BEATS = 2.5
-"""Heartbeats in the time after which an agent that is silent counts as dead; Neutron's defaults, too: 30 s and 75 s."""
+BEATS = 2.2
+"""Heartbeats in the time after which an agent that is silent counts as dead: one may be lost."""
 
 
 @dataclass(frozen=True)
