@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from pileus.clients.network import RequestedNic
 from pileus.clients.placement import Inventory
-from pileus.messages import PortLevel
-from pileus.network import levels, networks, outbox, ports, servers, subnets, visible
+from pileus.messages import MembersRequest, PortLevel
+from pileus.network import levels, members, networks, outbox, ports, servers, subnets, visible
 from pileus.network.config import read
 from pileus.placement import claims, providers
 from pileus.settings import Database, Quota, Settings
@@ -20,7 +20,15 @@ from tests.engines.postgresql import PostgresServer
 from tests.network.conftest import ALICE
 
 CONFIG = read(Settings(network=NetworkSettings(default_type="local"), quota=Quota(port=-1)), notify=True)
-BIG = ("network_ports", "network_allocations", "network_free_addresses", "network_outbox", "placement_allocations", "placement_consumers")
+BIG = (
+    "network_ports",
+    "network_allocations",
+    "network_free_addresses",
+    "network_outbox",
+    "network_members",
+    "placement_allocations",
+    "placement_consumers",
+)
 """Tables that grow with servers. The others grow with hosts, networks and projects: few rows, which PostgreSQL rightly reads whole."""
 
 FILL = (
@@ -31,6 +39,7 @@ FILL = (
     "'f' || i, 0, true from generate_series(1, 20000) i, (select subnet_id from network_allocations limit 1) one",
     "insert into network_free_addresses (subnet_id, last, first, taken, freed) select 'n' || i % 50, to_hex(i), to_hex(i), 0, i "
     "from generate_series(1, 20000) i",
+    "insert into network_members select 'n' || i / 1000, 'h' || i % 1000, 3, '192.0.2.' || i % 1000, true from generate_series(1, 20000) i",
     "insert into network_outbox (port_id, version, generation, name, server_id, attempts, created_at, due_at, lease) "
     "select 'f' || i, 'v', 1, 'network-vif-plugged', 's' || i, 0, i, 4e9 + i, '' from generate_series(1, 20000) i",
     "insert into placement_consumers (id, project_id, user_id, generation, updated_at) select 's' || i, 'p' || i % 500, 'u', 1, i "
@@ -69,6 +78,15 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
         visible.port(tx, ALICE, port_id)
         servers.release(tx, CONFIG, "new", [])
         claims.release(tx, "new")
+        tunnel = networks.create(tx, CONFIG, networks.NewNetwork("p-alice", type="geneve"))
+        subnets.create(tx, CONFIG, ALICE, subnets.NewSubnet(tunnel["id"], "10.9.0.0/24", 4, "p-alice"))
+        far = [RequestedNic(network_id=tunnel["id"])]
+        for server, host in (("far1", "h1"), ("far2", "h1"), ("far3", "h2")):
+            servers.allocate(tx, CONFIG, ALICE, servers.Boot(server, host, "k", "name", "nova"), far)
+        servers.constraint(tx, far)
+        members.asked(tx, MembersRequest("h1", "192.0.2.1", {tunnel["id"]: -1}))
+        members.moved(tx, "h1", "192.0.2.1")
+        servers.release(tx, CONFIG, "far3", [])
         one = ports.create_on(tx, CONFIG, ALICE, [(network_id, ports.NewPort("p-alice"))])[0]
         ports.delete_one(tx, CONFIG, ALICE, one["id"])
 
