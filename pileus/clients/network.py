@@ -89,6 +89,9 @@ class NetworkClient(Protocol):
     async def release(self, server_id: str, *, keep: Collection[str]) -> None:
         """Delete the server's ports; those in `keep` (given by the user) are unbound instead. No ports: fine."""
 
+    async def unbind(self, server_id: str) -> None:
+        """The server's ports stay its own and are on no host until `allocate` binds them anew."""
+
     async def addresses(self, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
         """Fixed addresses of servers' ports; servers without any are missing. Order: as the ports were asked for."""
         ...

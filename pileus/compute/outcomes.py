@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, select, update
 
 from pileus import timeline
 from pileus.compute import actions, admission, builds, leases, quotas
 from pileus.compute.actions import Stale
 from pileus.compute.lifecycle import VERBS, Failure, fail, found, goes_elsewhere, succeed
 from pileus.compute.servers import by_id
+from pileus.compute.tables import actions as actions_table
 from pileus.compute.tables import servers
 from pileus.context import SYSTEM
 from pileus.messages import Observed, PlugSignal, PowerState, Progress
@@ -66,6 +67,9 @@ def _give_up(tx: Tx, server: Mapping[str, Any], **values: Any) -> None:
         raise Stale
 
 
+_DUE_AT = select(actions_table.c.due_at).where(actions_table.c.id == bindparam("action"))
+
+
 def _must(changed: bool) -> None:
     if not changed:
         raise Stale
@@ -79,6 +83,8 @@ def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any], *, builds_
     begins = action["name"] == "create" and action["state"] not in actions.ANSWERED
     task = {"task_state": "spawning"} if action["name"] == "create" else {}
     _give_up(tx, server, host=server["host"], boot=server["boot"], **task)
+    if not begins and (due_at := tx.execute(_DUE_AT, {"action": action["id"]}).scalar()) != action["due_at"]:
+        values = {**values, "due_at": due_at}  # somebody asked for another look meanwhile
     _must(actions.change(tx, action, **values, **({"build_host": server["host"]} if begins else {})))
     if begins and not builds.enter(tx, server["host"], builds_limit) and builds_limit:
         raise HostFull

@@ -104,6 +104,8 @@ class Steps:
             await self.give_back(server)
         else:
             await self.claim_again(server, source)
+            if server["host"] not in (None, source):
+                await self._compute.network.unbind(server["id"])
 
     async def down_reason(self, host: str) -> str | None:
         """Why nothing can be expected of a host; None when it is up."""

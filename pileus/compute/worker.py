@@ -276,7 +276,8 @@ class Worker:
         try:
             if taken is None:
                 if lane is not None:
-                    await lane.acquire()
+                    async with asyncio.timeout(LANE_WAIT):
+                        await lane.acquire()
                     place = True
                 try:
                     taken = await self._compute.store.write(leases.take, action_id, self.id, self._lease)

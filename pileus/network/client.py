@@ -40,6 +40,9 @@ class InProcessNetwork:
     async def release(self, server_id: str, *, keep: Collection[str]) -> None:
         await self._store.write(servers.release, self._config, server_id, keep)
 
+    async def unbind(self, server_id: str) -> None:
+        await self._store.write(servers.unbind, self._config, server_id)
+
     async def addresses(self, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
         return await self._store.read(servers.addresses, server_ids) if server_ids else {}
 

@@ -144,6 +144,17 @@ def release(tx: Tx, config: Config, server_id: str, keep: Collection[str]) -> No
     quotas.settle(tx, config, tally)
 
 
+def unbind(tx: Tx, config: Config, server_id: str) -> None:
+    """See `NetworkClient.unbind`."""
+    mine = [port for port in _locked(tx, server_id) if port["host"]]
+    if not mine:
+        return
+    by_id = {key: network for key, (network, _) in visible.with_subnets(tx, {port["network_id"] for port in mine}).items()}
+    for port in sorted(mine, key=itemgetter("network_id")):
+        bindings.move(tx, config, port, by_id[port["network_id"]], "")
+        _write(tx, port, bindings.unbound(bindings.state(port), admin_up=port["admin_state_up"]))
+
+
 def addresses(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
     """See `NetworkClient.addresses`."""
     wanted = (

@@ -154,7 +154,10 @@ async def test_an_evacuation_that_fails_leaves_the_server_where_it_was(tmp_path:
         old = (await cloud.settled(server_id))["host"]
         [new] = set(cloud.names) - {old}
         await cloud.stop_host(old)
-        await cloud.until(lambda: down(cloud, old))
+        # By an administrator's word: on a busy machine a host that is only silent may be given the benefit of the doubt in between.
+        row = await cloud.store.read(hosts.by_name, old)
+        assert row is not None
+        await cloud.store.write(hosts.change, row["service_id"], forced_down=True)
         found = cloud.hosts[new].parts.hypervisor
         assert isinstance(found, SimulatedHypervisor)
         found.fail_next("no memory left")
@@ -164,6 +167,8 @@ async def test_an_evacuation_that_fails_leaves_the_server_where_it_was(tmp_path:
         assert "no memory left" in server["fault"]["message"]
         held = {p.name: p.used for p in await cloud.placement.pictures()}
         assert held[old]["VCPU"] == 1 and held[new].get("VCPU", 0) == 0
+        bound = await cloud.store.read(lambda tx: list(tx.exec_driver_sql("SELECT host, level FROM network_ports WHERE host <> ''")))
+        assert bound == []
         await cloud.until(lambda: server_id not in cloud.guests[new].guests)
         await cloud.compute.evacuate(ADMIN, server_id, Wish(host=new))
         server = await cloud.settled(server_id)

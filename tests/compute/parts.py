@@ -75,6 +75,8 @@ class Networks:
 
     async def release(self, server_id: str, *, keep: Collection[str]) -> None: ...
 
+    async def unbind(self, server_id: str) -> None: ...
+
     async def addresses(self, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
         self.lookups += 1
         return {server: self.given[server] for server in server_ids if server in self.given}
