@@ -14,6 +14,7 @@ from pileus.compute.leases import Taken
 log = structlog.get_logger(__name__)
 
 AFTER_ERROR = 0.5
+BATCH = 64
 
 
 class Deleter:
@@ -49,10 +50,14 @@ class Deleter:
             self._wanted.set()
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_at = 0.0
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            most = self._lane.free
+            paced = bool(self._rate) and self._creating()
+            # Beside creates one at a time: a batch would stand before the next create in every queue.
+            most = min(self._lane.free, 1 if paced else BATCH)
             if most <= 0:
                 self._more = True
                 continue
@@ -66,5 +71,8 @@ class Deleter:
             self._more = len(taken) == most
             for each in taken:
                 self._begin(each)
-            if taken and self._rate and self._creating():
-                await asyncio.sleep(len(taken) / self._rate)
+            if self._more and self._lane.free:
+                self._wanted.set()
+            if taken and paced:
+                next_at = max(next_at + 1 / self._rate, loop.time())
+                await asyncio.sleep(next_at - loop.time())

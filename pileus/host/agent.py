@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
 
+STAND_SPREAD = 5.0
+"""Seconds over which agents ask what the ports are meant to be that they find at their start."""
 WIRERS = 16
 """Ports wired at once; the switch joins what comes together."""
 RETRY, LAST_RETRY = 1.0, 30.0
@@ -67,7 +70,7 @@ class Agent:
         self._chores.start(self._remove_loop(), "agent-delete-lane")
         self._chores.start(self._tunnels.run(), "agent-tunnels")
         if owned is None:
-            await self._stand()
+            self._chores.start(self._stand(), "agent-stand")
         else:
             await self.hold(owned, idle)
         if self._notices:
@@ -210,10 +213,13 @@ class Agent:
                     done.set_result(None)
 
     async def _stand(self) -> None:
-        """Know again what is plugged, so that it can be wired anew should the switch lose its flows."""
+        """Know again what is plugged, so that it can be wired anew should the switch lose its flows. It works as it is: no haste."""
+        await asyncio.sleep(random.uniform(0, STAND_SPREAD))  # noqa: S311 - so that agents restarted together do not ask together
         there = [port.port_id for port in await self._switch.ports()]
-        for port in (await self._details(there)).values() if there else ():
-            await self._quietly(self._wire(port))
+        for port in (await self._details(there, patient=True)).values() if there else ():
+            known = self._wirings.get(port.port_id)
+            if known is None or known.generation < port.generation:
+                await self._quietly(self.wire(port))
 
     async def _adopt(self, owned: Mapping[str, PortWiring], spared: Callable[[], Collection[str]]) -> None:
         there = {port.port_id: port for port in await self._switch.ports()}

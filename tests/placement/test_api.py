@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import httpx
@@ -10,9 +9,7 @@ import pytest
 
 from tests.placement.conftest import at
 
-RP = str(uuid.uuid4())
-RP2 = str(uuid.uuid4())
-C1, C2 = str(uuid.uuid4()), str(uuid.uuid4())
+RP, RP2, C1, C2 = (f"{number:08d}-aaaa-4aaa-8aaa-aaaaaaaaaaaa" for number in range(1, 5))
 OWNER = {"project_id": "project", "user_id": "user"}
 
 
