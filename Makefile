@@ -24,7 +24,7 @@ demo: parts .venv/runtime.done ## a throw-away cloud: two servers, proved from i
 
 test: engines check ## everything: check, then all tests (as root on Debian with real guests and a real switch)
 	@$(GUEST)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev.done ## ruff and mypy --strict
 	@$(BIN)/ruff check $(SOURCES)

@@ -10,28 +10,6 @@ import pytest
 from pileus.store.sqlite import SqliteStore
 from tests.engines.postgresql import PostgresServer, programs
 
-TOGETHER = (
-    "tests/real",
-    "tests/deploy",
-    "tests/chaos",
-    "tests/host",
-    "tests/cli/test_demo.py",
-    "tests/cli/test_real.py",
-    "tests/cli/test_down.py",
-    "tests/cli/test_console.py",
-    "tests/tools",
-    "tests/test_tinyguest.py",
-)
-"""What uses the machine's devices and namespaces, or looks at all of them: one after the other, whoever runs beside it."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist each file is one worker's; the real parts are all the same one's."""
-    root = Path(__file__).parent.parent
-    for item in items:
-        path = item.path.relative_to(root).as_posix()
-        item.add_marker(pytest.mark.xdist_group("machine" if path.startswith(TOGETHER) else path))
-
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:

@@ -114,7 +114,7 @@ ADDRESSES = f"""
 SERVERS = "SELECT id, host, generation, vm_state, power FROM compute_servers WHERE deleted_at IS NULL AND host IS NOT NULL"
 PORTS = """
     SELECT p.id, p.host, p.generation, p.network_id, p.level, s.vm_state FROM network_ports p JOIN compute_servers s ON s.id = p.server_id
-    WHERE s.deleted_at IS NULL AND p.host <> ''"""
+    WHERE s.deleted_at IS NULL AND (p.host <> '' OR s.vm_state = 'error')"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Told:
     _ports: Sequence[Mapping[str, Any]]
 
     def hosts(self) -> set[str]:
-        return {row["host"] for row in (*self._servers, *self._ports)}
+        return {row["host"] for row in (*self._servers, *self._ports) if row["host"]}
 
     def guests(self, host: str) -> dict[str, tuple[int, str]]:
         """Server id → generation and power; of one in ERROR `error`."""
@@ -137,7 +137,7 @@ class Told:
         return {row["id"]: row["generation"] for row in self._of(host) if row["vm_state"] != "error" and row["level"] == "wired"}
 
     def loose(self) -> set[str]:
-        """Ports of servers in ERROR: after an evacuation that failed they are bound to the host that the server did not get to."""
+        """Ports of servers in ERROR: after an evacuation that failed they are bound nowhere, and the old host may have its guest still."""
         return {row["id"] for row in self._ports if row["vm_state"] == "error"}
 
     def networks(self, host: str) -> set[str]:
