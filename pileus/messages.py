@@ -69,6 +69,9 @@ class PortWiring(msgspec.Struct, frozen=True):
     port_security: bool = True
     admin_up: bool = True
     dns_name: str = ""
+    network_name: str = ""
+    security_groups: list[str] = []
+    """Ids of the groups whose rules say what passes; none: nothing but what every guest needs (ARP, DHCP, ND)."""
 
 
 class ImageRef(msgspec.Struct, frozen=True):
@@ -400,6 +403,72 @@ class MembersChanged(msgspec.Struct, frozen=True):
     changes: list[MembersChange]
 
 
+class SecurityRule(msgspec.Struct, frozen=True):
+    """What may pass; whatever no rule allows does not. Numbers are those of the packet's headers, None is any."""
+
+    direction: Literal["ingress", "egress"]
+    ip_version: Literal[4, 6]
+    protocol: int | None = None
+    port_min: int | None = None
+    """Of TCP, UDP and the like the first destination port, of ICMP the type."""
+    port_max: int | None = None
+    """The last destination port; of ICMP the code."""
+    remote_cidr: str | None = None
+    remote_set: str | None = None
+    """An `AddressSet` that the other end must be in."""
+
+
+class GroupRules(msgspec.Struct, frozen=True):
+    """A security group at a version of its rules."""
+
+    group_id: str
+    version: int
+    stateful: bool
+    rules: list[SecurityRule]
+
+
+class AddressSet(msgspec.Struct, frozen=True):
+    """Addresses (or CIDRs) that rules name by one id: those of a security group's ports, or an address group's."""
+
+    set_id: str
+    version: int
+    addresses: list[str]
+
+
+class SecurityRequest(msgspec.Struct, frozen=True):
+    """Network agent → network rpc worker (`get_security`): what have the groups of my ports, and the sets that their rules name?
+    Each by id with the version that the host knows, -1 for none. The list is all that the host is to be told of from now on."""
+
+    host: str
+    groups: dict[str, int]
+    sets: dict[str, int]
+
+
+class Security(msgspec.Struct, frozen=True):
+    """Those whose version is another than the one that the host knows, and the sets that the rules of these groups name and the host did
+    not. A group or set that is gone is told empty."""
+
+    groups: list[GroupRules]
+    sets: list[AddressSet]
+
+
+class SetChange(msgspec.Struct, frozen=True):
+    """What has changed of one set since the version `before`."""
+
+    set_id: str
+    before: int
+    version: int
+    joined: list[str]
+    left: list[str]
+
+
+class SecurityChanged(msgspec.Struct, frozen=True):
+    """Network rpc worker → agent: groups and sets that this host has asked for are others now."""
+
+    groups: list[GroupRules]
+    sets: list[SetChange]
+
+
 ACTIONS = "compute.actions"
 OUTBOX = "network.outbox"
 COMPUTE_ECHO = "compute.echo"
@@ -413,6 +482,7 @@ OBSERVED = "observed"
 PROGRESS = "progress"
 READINESS = "readiness"
 MEMBERS = "get_network_members"
+SECURITY = "get_security"
 HEARTBEAT = "heartbeat"  # HostFacts
 BEAT = "beat"  # HostBeat
 AGENT = "agent"  # AgentFacts
@@ -442,6 +512,10 @@ def ports_subject(host: str) -> str:
 
 def members_subject(host: str) -> str:
     return f"host.{token(host)}.members"
+
+
+def security_subject(host: str) -> str:
+    return f"host.{token(host)}.security"
 
 
 def facts_subject(host: str) -> str:

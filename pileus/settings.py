@@ -114,6 +114,23 @@ class Image(Section, frozen=True):
     ] = 3600.0
 
 
+class ServiceAuth(Section, frozen=True):
+    """How our services log in where they call a Nova or Neutron of another cloud (`compute.network_url`, `network.nova_url`)."""
+
+    auth_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://\S+)?$", description="That cloud's Keystone, with its /v3; empty: the tokens of our own identity service."
+        ),
+    ] = ""
+    username: Annotated[str, Meta(description="User with the service role there.")] = ""
+    user_domain_name: Annotated[str, Meta(description="The user's domain.")] = "Default"
+    password: Annotated[str, Meta(description="The user's password.", extra=SECRET)] = ""
+    project_name: Annotated[str, Meta(description="Project that the user works in.")] = "service"
+    project_domain_name: Annotated[str, Meta(description="The project's domain.")] = "Default"
+    ca: Annotated[str, Meta(description="File of certificates that https URLs must be signed by; empty: the system's.")] = ""
+
+
 class Compute(Section, frozen=True):
     plug_signal: Annotated[
         Literal["local", "callback"],
@@ -132,6 +149,43 @@ class Compute(Section, frozen=True):
             "With `local` it always fails it."
         ),
     ] = True
+    vif_plugging_reread: Annotated[
+        bool,
+        Meta(
+            description="With `callback`: a host that hears nothing reads the ports' levels itself, now and then and before it gives up. "
+            "false: it believes in events alone, as Nova does."
+        ),
+    ] = True
+    hold_build_slot: Annotated[
+        bool,
+        Meta(description="A build that only waits for its network keeps its place among `max_concurrent_builds`, as in Nova."),
+    ] = False
+    network_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://\S+[^/\s])?$",
+            description="The Neutron API (without /v2.0) that compute uses, over HTTP; empty: our own network service in process.",
+        ),
+    ] = ""
+    network_request_timeout: Annotated[float, Meta(gt=0, description="Limit of one request to `network_url`.")] = 30.0
+    network_retries: Annotated[
+        Count, Meta(description="How often a request to `network_url` that found nobody, or was answered 502 to 504, is tried again.")
+    ] = 3
+    heal_instance_info_cache_interval: Annotated[
+        float,
+        Meta(
+            description="Seconds after which a server's network info cache is read anew though no event asked for it; 0 or less: never. "
+            "Also written heal_instance_info_cache."
+        ),
+    ] = 600.0
+    heal_scope: Annotated[
+        Literal["one", "all"],
+        Meta(description="In each interval: `one` server of each host, as Nova does, or `all` servers, spread evenly."),
+    ] = "one"
+    heal_resume: Annotated[
+        bool,
+        Meta(description="After a restart of a host's compute service healing goes on where it was; false: it begins again, all at once."),
+    ] = True
     max_builds: Annotated[
         Count,
         Meta(description="Servers being built at once, in all; the others wait, fairly between projects. 0: as many as the hosts take."),
@@ -142,7 +196,7 @@ class Compute(Section, frozen=True):
     deletes_beside_creates: Annotated[
         float,
         Meta(ge=0, description="Deletes that a worker process begins a second while servers are being made; 0: as many as it can."),
-    ] = 24.0
+    ] = 21.0
     queue_limit: Annotated[Seconds, Meta(description="How long a create may wait for its turn. 0: for ever.")] = 3600.0
     blocked_limit: Annotated[
         Seconds, Meta(description="How long a create that fits nowhere waits for room before it fails. 0: it fails at once, as in Nova.")
@@ -192,6 +246,8 @@ class Quota(Section, frozen=True):
     network: Annotated[int, Meta(ge=-1, description="Networks.")] = 100
     subnet: Annotated[int, Meta(ge=-1, description="Subnets.")] = 100
     port: Annotated[int, Meta(ge=-1, description="Ports.")] = 500
+    security_group: Annotated[int, Meta(ge=-1, description="Security groups.")] = 10
+    security_group_rule: Annotated[int, Meta(ge=-1, description="Rules of all its security groups.")] = 100
 
 
 class Network(Section, frozen=True):
@@ -217,11 +273,22 @@ class Network(Section, frozen=True):
     ] = "ipv4"
     members_gather: Annotated[
         Seconds,
-        Meta(description="Hosts that join or leave networks are gathered for so long before the others are told, all in one message each."),
+        Meta(
+            description="What joins or leaves networks and security groups is gathered for so long before the hosts are told, all in one "
+            "message each."
+        ),
     ] = 0.3
+    members_rate: Annotated[
+        float,
+        Meta(gt=0, description="Most hosts told a second of changes of one security group: with more of them more is gathered."),
+    ] = 500.0
     members_interval: Annotated[
         float,
-        Meta(gt=0, description="How often a host asks which other hosts share its tunnel networks, so that a lost word is made good."),
+        Meta(
+            gt=0,
+            description="How often a host asks which others share its tunnel networks, and what its security groups are, so that a lost "
+            "word is made good.",
+        ),
     ] = 60.0
     vlan_ranges: Annotated[
         list[str],
@@ -238,6 +305,48 @@ class Network(Section, frozen=True):
         AtLeastOne,
         Meta(description="Processes that take the agents' RPC. `pileus up` is one process, so more than 1 is refused there."),
     ] = 1
+    executor_thread_pool_size: Annotated[
+        AtLeastOne, Meta(description="RPC requests of agents that one such process works on at once; the others wait on the bus.")
+    ] = 8
+    nova_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://\S+[^/\s])?$",
+            description="The compute API (with /v2.1) that is told of ports; empty: our own.",
+        ),
+    ] = ""
+    notify: Annotated[
+        Literal["until_delivered", "once"],
+        Meta(description="Events for the compute API are tried until they are delivered or overtaken; `once`: for a second, then dropped."),
+    ] = "until_delivered"
+    rpc_statements: Annotated[
+        Count,
+        Meta(
+            description="Statements that the handling of one port's details and levels costs beyond our own, to be as slow as Neutron is "
+            "(137 in all); they ask the database for the port again and again."
+        ),
+    ] = 0
+    api_statements: Annotated[
+        Count,
+        Meta(description="The same for each request to the network API (Neutron: about 10, so 90 for the 9 requests of healing a server)."),
+    ] = 0
+    agent_loop: Annotated[
+        Literal["lanes", "serial"],
+        Meta(
+            description="How the agent works: wires, updates and removals in lanes of their own, as they come; or all of them in the turns "
+            "of one loop, removals first, as Neutron's does."
+        ),
+    ] = "lanes"
+    polling_interval: Annotated[
+        float, Meta(gt=0, description="With `serial`: seconds between the beginnings of two turns; a longer turn delays the next.")
+    ] = 2.0
+    flow_deletion: Annotated[
+        Literal["deferred", "bundled", "blocking"],
+        Meta(
+            description="How the flows of a removed port go: in a lane of their own; in one bundle, while the agent does nothing else; or "
+            "one call a flow, while the agent does nothing else."
+        ),
+    ] = "deferred"
     send_events_interval: Annotated[
         Seconds,
         Meta(description="With `callback`: after a notification, events for the compute API are gathered this long before the next."),
@@ -326,12 +435,22 @@ class Simulated(Section, frozen=True):
     plug: Annotated[Seconds, Meta(description="Adding a switch port.")] = 0.0
     wire: Annotated[Seconds, Meta(description="Wiring a port.")] = 0.0
     unplug: Annotated[Seconds, Meta(description="Removing a batch of ports.")] = 0.0
+    delete_flow: Annotated[Seconds, Meta(description="Deleting one flow by a call of its own (`network.flow_deletion` blocking).")] = 0.0
+    delete_flow_bundled: Annotated[Seconds, Meta(description="Deleting one flow among others of a bundle.")] = 0.0
+    add_member: Annotated[Seconds, Meta(description="Adding or removing one address of a security group's remote members.")] = 0.0
     jitter: Annotated[float, Meta(ge=0, le=1, description="Latencies vary by this part, evenly.")] = 0.0
     fail_start: Annotated[float, Meta(ge=0, le=1, description="Probability that a guest does not start.")] = 0.0
     fail_wire: Annotated[float, Meta(ge=0, le=1, description="Probability that wiring a port fails.")] = 0.0
 
 
 class Settings(Section, frozen=True):
+    profile: Annotated[
+        Literal["default", "story"],
+        Meta(
+            description="`story`: a documented group of settings is as the story's platform had it (`pileus config --profile story` shows "
+            "them and why); settings of your own still win."
+        ),
+    ] = "default"
     state: Annotated[str, Meta(min_length=1, description="The state folder: database, keys, images, guests, switch.")] = "pileus-state"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level that is logged.")] = "info"
     api: Api = Api()
@@ -340,6 +459,7 @@ class Settings(Section, frozen=True):
     metrics: Metrics = Metrics()
     identity: Identity = Identity()
     image: Image = Image()
+    service_auth: ServiceAuth = ServiceAuth()
     compute: Compute = Compute()
     quota: Quota = Quota()
     network: Network = Network()

@@ -84,6 +84,6 @@ def _is_due(tx: Tx) -> bool:
 def _is_mine(tx: Tx) -> bool:
     """Of several workers one does it."""
     now = time.time()
-    if insert_new(tx, chores, {"name": NAME, "due_at": now + INTERVAL, "cursor": ""}):
+    if insert_new(tx, chores, {"name": NAME, "due_at": now + INTERVAL}):
         return True
     return tx.execute(_MINE, {"now": now, "next": now + INTERVAL}).rowcount == 1

@@ -77,6 +77,10 @@ servers = Table(
     text("lease_owner", nullable=False, default="", server_default=""),  # the worker that computes an action of it
     Column("lease_until", Time, nullable=False, default=0.0),  # only one action of a server is computed at a time
     Column("fault", Json),  # code, message, details, created
+    Column("addresses", Json),  # the network info cache: ServerAddress as a dict, each; None: never asked for
+    Column("addresses_asked", Big, nullable=False, default=0, server_default="0"),  # reads of it that were begun
+    Column("addresses_known", Big, nullable=False, default=0, server_default="0"),  # which of them `addresses` is from
+    Column("heal_at", Time, nullable=False, default=0.0, server_default="0"),  # when the cache is read anew though nobody says it must
     Column("created_at", Time, nullable=False),
     Column("updated_at", Time, nullable=False),
     Column("launched_at", Time),
@@ -85,6 +89,10 @@ servers = Table(
     Index("compute_servers_host", "host", "deleted_at"),
     Index("compute_servers_deleted", "deleted_at"),
 )
+IS_HEALED = and_(servers.c.deleted_at.is_(None), servers.c.host.is_not(None))
+"""Of such servers there is a network info cache to keep right."""
+Index("compute_servers_heal", servers.c.heal_at, sqlite_where=IS_HEALED, postgresql_where=IS_HEALED)
+Index("compute_servers_heal_of_host", servers.c.host, servers.c.heal_at, sqlite_where=IS_HEALED, postgresql_where=IS_HEALED)
 
 actions = Table(
     "compute_actions",
@@ -149,7 +157,6 @@ chores = Table(
     metadata,
     text("name", primary_key=True),
     Column("due_at", Time, nullable=False),
-    text("cursor", nullable=False, default=""),
 )
 """Periodic work that one worker at a time does for all."""
 

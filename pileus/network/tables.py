@@ -193,8 +193,9 @@ quota_usage = Table(
 outbox = Table(
     "network_outbox",
     metadata,
-    # One row a port: a later event overtakes one that was not delivered yet.
+    # One row a port and kind (`level`, or `change` of what is known of it): a later event overtakes one that was not delivered yet.
     uid("port_id", primary_key=True),
+    Column("kind", String(8), primary_key=True),
     uid("version", nullable=False),
     Column("generation", Big, nullable=False),
     Column("name", String(64), nullable=False),
@@ -204,4 +205,98 @@ outbox = Table(
     Column("due_at", Time, nullable=False, index=True),
     # Of the notifier that is sending it (until `due_at`); empty: nobody is.
     uid("lease", nullable=False),
+)
+
+security_groups = Table(
+    "network_security_groups",
+    metadata,
+    uid("id", primary_key=True),
+    uid("project_id", nullable=False, index=True),
+    text("name", nullable=False),
+    text("description", nullable=False),
+    Column("stateful", Boolean, nullable=False),
+    # The group that a project's ports get when nobody says otherwise.
+    Column("is_default", Boolean, nullable=False),
+    # Grow when a change of the rules is committed, and when one of the members is told (`security_members`).
+    Column("rules_version", Big, nullable=False),
+    Column("members_version", Big, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("revision", Big, nullable=False),
+)
+Index(
+    "network_security_groups_default",
+    security_groups.c.project_id,
+    unique=True,
+    sqlite_where=security_groups.c.is_default,
+    postgresql_where=security_groups.c.is_default,
+)
+
+security_rules = Table(
+    "network_security_rules",
+    metadata,
+    uid("id", primary_key=True),
+    Column("group_id", String(64), ForeignKey("network_security_groups.id"), nullable=False),
+    uid("project_id", nullable=False, index=True),
+    text("description", nullable=False),
+    Column("direction", String(8), nullable=False),
+    Column("ip_version", Integer, nullable=False),
+    # As it was given: a name or a number.
+    text("protocol"),
+    Column("port_min", Integer),
+    Column("port_max", Integer),
+    text("remote_cidr"),
+    uid("remote_group_id", index=True),
+    uid("remote_address_group_id", index=True),
+    # All of a rule that decides what passes, in one form: two alike are refused.
+    Column("meaning", String(255), nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("revision", Big, nullable=False),
+    UniqueConstraint("group_id", "meaning"),
+)
+
+port_groups = Table(
+    "network_port_groups",
+    metadata,
+    Column("port_id", String(64), ForeignKey("network_ports.id"), primary_key=True),
+    Column("group_id", String(64), ForeignKey("network_security_groups.id"), primary_key=True, index=True),
+)
+
+set_members = Table(
+    "network_set_members",
+    metadata,
+    # The addresses of a security group's ports. A row stands until the sweep has told that it is gone.
+    uid("set_id", primary_key=True),
+    uid("port_id", primary_key=True),
+    Column("address", String(64), primary_key=True),
+    Column("gone", Boolean, nullable=False),
+    # Whether hosts were told of it as it is.
+    Column("announced", Boolean, nullable=False),
+    Index("network_set_members_of_port", "port_id"),
+)
+SET_NEWS = set_members.c.announced.is_(False)
+Index("network_set_members_news", set_members.c.set_id, sqlite_where=SET_NEWS, postgresql_where=SET_NEWS)
+
+address_groups = Table(
+    "network_address_groups",
+    metadata,
+    uid("id", primary_key=True),
+    uid("project_id", nullable=False, index=True),
+    text("name", nullable=False),
+    text("description", nullable=False),
+    Column("addresses", Json, nullable=False),
+    Column("version", Big, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("revision", Big, nullable=False),
+)
+
+security_readers = Table(
+    "network_security_readers",
+    metadata,
+    # Which hosts asked for a security group's rules, its members or an address group, and so are told of changes.
+    uid("subject_id", primary_key=True),
+    Column("host", String(255), primary_key=True, index=True),
+    Column("asked_at", Time, nullable=False),
 )

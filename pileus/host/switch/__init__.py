@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from pileus.messages import PortWiring
+from pileus.messages import PortWiring, SecurityRule
+
+FlowDeletion = Literal["deferred", "bundled", "blocking"]
+"""`network.flow_deletion`. For the switch: `blocking` is one call a flow, each answered before the next; the others are one bundle."""
 
 
 class SwitchError(Exception):
@@ -30,6 +33,14 @@ class SwitchPort:
     tap: str
     generation: int
     wired: int
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a port's security groups let pass, all of them together. `stateful`: answers to what passed pass, too (conntrack)."""
+
+    stateful: bool = True
+    rules: tuple[SecurityRule, ...] = ()
 
 
 class Taps(Protocol):
@@ -60,14 +71,22 @@ class Switch(Protocol):
     async def plug(self, port: PortWiring) -> None:
         """The TAP becomes a switch port that carries port id and generation. Returns when the switch has applied it."""
 
-    async def wire(self, port: PortWiring) -> None:
-        """Local tag and flows: when this returns, packets pass. Raises SwitchError (no such port: `plug` first)."""
+    async def wire(self, port: PortWiring, rules: Filter | None = None) -> None:
+        """Local tag and flows: when this returns, packets pass that `rules` allow (None: all). Sets that rules name were told by
+        `address_set` before. Raises SwitchError (no such port: `plug` first)."""
+
+    async def address_set(self, set_id: str, addresses: Collection[str]) -> None:
+        """The addresses and CIDRs of a set that rules name: flows of the set's own, whatever ports and rules there are. Only what
+        has changed is sent. Raises SwitchError."""
+
+    async def drop_sets(self, set_ids: Collection[str]) -> None:
+        """No rule of a port here names these any more."""
 
     async def members(self, network_id: str, addresses: Collection[str]) -> None:
         """The other hosts that have ports in a tunnel network, by their tunnel addresses: what is for all goes to all of these, and
         to no other. A network that has no wired port here: nothing. Raises SwitchError."""
 
-    async def unplug(self, port_ids: Sequence[str]) -> None:
+    async def unplug(self, port_ids: Sequence[str], *, deletion: FlowDeletion = "deferred") -> None:
         """Flows, switch ports and TAPs of these go, in one batch; a network's tag goes with its last port."""
 
     async def ports(self) -> list[SwitchPort]:

@@ -1,0 +1,1 @@
+"""Experiments: the story's, storms against any cloud, and advice from what a running cloud measured."""

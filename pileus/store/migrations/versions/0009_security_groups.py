@@ -1,0 +1,98 @@
+"""Security groups: rules, which ports have them, whose addresses they stand for, and which hosts are told."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009_security_groups"
+down_revision = "0008_info_cache"
+
+
+def _id(name: str, *more: sa.ForeignKey, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.String(length=64), *more, nullable=nullable)
+
+
+def _times() -> list[sa.Column[float]]:
+    return [sa.Column(name, sa.Double(), nullable=False) for name in ("created_at", "updated_at")]
+
+
+def upgrade() -> None:
+    group = "network_security_groups"
+    op.create_table(
+        group,
+        _id("id"),
+        _id("project_id"),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("stateful", sa.Boolean(), nullable=False),
+        sa.Column("is_default", sa.Boolean(), nullable=False),
+        sa.Column("rules_version", sa.BigInteger(), nullable=False),
+        sa.Column("members_version", sa.BigInteger(), nullable=False),
+        *_times(),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_network_security_groups_project_id", group, ["project_id"])
+    default = sa.text("is_default")
+    op.create_index(f"{group}_default", group, ["project_id"], unique=True, sqlite_where=default, postgresql_where=default)
+    op.create_table(
+        "network_security_rules",
+        _id("id"),
+        _id("group_id", sa.ForeignKey(f"{group}.id")),
+        _id("project_id"),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("direction", sa.String(length=8), nullable=False),
+        sa.Column("ip_version", sa.Integer(), nullable=False),
+        sa.Column("protocol", sa.Text()),
+        sa.Column("port_min", sa.Integer()),
+        sa.Column("port_max", sa.Integer()),
+        sa.Column("remote_cidr", sa.Text()),
+        _id("remote_group_id", nullable=True),
+        _id("remote_address_group_id", nullable=True),
+        sa.Column("meaning", sa.String(length=255), nullable=False),
+        *_times(),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("group_id", "meaning"),
+    )
+    for column in ("project_id", "remote_group_id", "remote_address_group_id"):
+        op.create_index(f"ix_network_security_rules_{column}", "network_security_rules", [column])
+    op.create_table(
+        "network_port_groups",
+        _id("port_id", sa.ForeignKey("network_ports.id")),
+        _id("group_id", sa.ForeignKey(f"{group}.id")),
+        sa.PrimaryKeyConstraint("port_id", "group_id"),
+    )
+    op.create_index("ix_network_port_groups_group_id", "network_port_groups", ["group_id"])
+    op.create_table(
+        "network_set_members",
+        _id("set_id"),
+        _id("port_id"),
+        sa.Column("address", sa.String(length=64), nullable=False),
+        sa.Column("gone", sa.Boolean(), nullable=False),
+        sa.Column("announced", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("set_id", "port_id", "address"),
+    )
+    op.create_index("network_set_members_of_port", "network_set_members", ["port_id"])
+    news = sa.text("announced IS false") if op.get_bind().dialect.name == "postgresql" else sa.text("announced IS 0")
+    op.create_index("network_set_members_news", "network_set_members", ["set_id"], sqlite_where=news, postgresql_where=news)
+    op.create_table(
+        "network_address_groups",
+        _id("id"),
+        _id("project_id"),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("addresses", sa.JSON(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        *_times(),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_network_address_groups_project_id", "network_address_groups", ["project_id"])
+    op.create_table(
+        "network_security_readers",
+        _id("subject_id"),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("asked_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("subject_id", "host"),
+    )
+    op.create_index("ix_network_security_readers_host", "network_security_readers", ["host"])
