@@ -73,7 +73,7 @@ class NetworkPart:
         """See `Agent.restart`; the control plane hears of it as of any start."""
         self._started_at = time.time()
         await self.agent.restart()
-        await self._heartbeat.tell()
+        await self._heartbeat.beat()
 
     async def close(self) -> None:
         """Stop listening and working; ports and DHCP go on."""
