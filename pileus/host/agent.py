@@ -22,7 +22,7 @@ from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
 
-STAND_SPREAD = 5.0
+STAND_SPREAD = 15.0
 """Seconds over which agents ask what the ports are meant to be that they find at their start."""
 WIRERS = 16
 """Ports wired at once; the switch joins what comes together."""
