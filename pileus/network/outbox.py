@@ -54,7 +54,7 @@ def _put(insert: Any) -> Any:
     values = {name: new[name] for name in ("version", "generation", "name", "server_id", "attempts", "created_at")}
     being_sent = and_(outbox.c.lease != "", outbox.c.due_at > new.due_at)
     due = {"due_at": case((being_sent, outbox.c.due_at), else_=new.due_at), "lease": case((being_sent, outbox.c.lease), else_="")}
-    return insert.on_conflict_do_update(index_elements=["port_id"], set_=values | due)
+    return insert.on_conflict_do_update(index_elements=["port_id", "kind"], set_=values | due)
 
 
 _PUT = {"sqlite": _put(sqlite.insert(outbox)), "postgresql": _put(postgresql.insert(outbox))}
@@ -67,6 +67,7 @@ def put(tx: Tx, config: Config, port: Row, generation: int, name: str) -> bool:
     now = time.time()
     values = {
         "port_id": port["id"],
+        "kind": "level",
         "version": uuid.uuid4().hex,
         "generation": generation,
         "name": name,
