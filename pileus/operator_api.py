@@ -12,6 +12,7 @@ from pileus import settings, timeline
 from pileus.compute import actions, admission, hosts, servers, timelines
 from pileus.compute.lifecycle import status
 from pileus.compute.service import Compute
+from pileus.configuration import describe
 from pileus.context import Context
 from pileus.http import faults
 from pileus.http.face import Authenticate, Call, Face, Limits, Reply, Route
@@ -184,7 +185,7 @@ def _waiting(row: Row, host: str, before: int) -> str | None:
 
 
 def _values(told: settings.Settings) -> dict[str, Any]:
-    return {item.key: item.value for item in settings.describe(told, {})}
+    return {item.key: item.value for item in describe(told, {})}
 
 
 ROUTES: list[Route[Compute]] = [

@@ -1,21 +1,14 @@
-"""Every setting, as one typed tree. Sources, the later ones winning: defaults, a TOML file, PILEUS_* environment, flags.
+"""Every setting, as one typed tree; `pileus.configuration` reads it from its sources.
 
-An environment variable names its setting with two underscores for the dot: `PILEUS_COMPUTE__VIF_PLUGGING_TIMEOUT=60`.
 A setting exists only if something reads it, does what its help says, and a test shows it (law 9).
 """
 
 from __future__ import annotations
 
-import os
-import tomllib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
-
-from pileus.errors import StartupError
 
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -465,140 +458,3 @@ class Settings(Section, frozen=True):
     network: Network = Network()
     host: Host = Host()
     simulated: Simulated = Simulated()
-
-
-class Origin(msgspec.Struct, frozen=True):
-    """One setting as `pileus config` shows it."""
-
-    key: str
-    value: Any
-    origin: str
-    help: str
-    allowed: str
-
-
-def load(
-    file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
-) -> tuple[Settings, dict[str, str]]:
-    """Settings and, for each key that is not at its default, where it came from.
-
-    `flags` maps dotted keys to values; None values are left out. Raises StartupError that names the key and what is allowed.
-    """
-    tree: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    if file is not None:
-        for key, value in _flatten(_read_toml(file)):
-            _put(tree, origins, key, value, str(file))
-    for name, value in (os.environ if environ is None else environ).items():
-        if name.startswith("PILEUS_"):
-            key = _SHORT.get(name) or name.removeprefix("PILEUS_").lower().replace("__", ".")
-            _put(tree, origins, key, _from_text(key, value), f"environment {name}")
-    for key, value in (flags or {}).items():
-        if value is not None:
-            _put(tree, origins, key, value, "command line")
-    try:
-        return msgspec.convert(tree, Settings, strict=False), origins
-    except msgspec.ValidationError as error:
-        raise _explain(error, origins) from None
-
-
-def describe(settings: Settings, origins: Mapping[str, str]) -> list[Origin]:
-    """Every setting with its value, origin and help, in the order of the tree. A secret's value is not told, only that there is one."""
-    return [Origin(key, _shown(settings, key, kind), origins.get(key, "default"), *_doc(kind)) for key, kind in _leaves(Settings)]
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text())
-    except OSError as error:
-        raise StartupError(f"settings file {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StartupError(f"settings file {file}: {error}") from None
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    kinds = dict(_leaves(Settings))
-    for name, value in tree.items():
-        key = prefix + name
-        if isinstance(value, dict) and key not in kinds:
-            yield from _flatten(value, key + ".")
-        else:
-            yield key, value
-
-
-def _put(tree: dict[str, Any], origins: dict[str, str], key: str, value: Any, origin: str) -> None:
-    known = dict(_leaves(Settings))
-    if key not in known:
-        near = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-        hint = f"; did you mean {near[0]}?" if near else "; `pileus config` lists what there is"
-        raise StartupError(f"unknown setting {key!r} ({origin}){hint}")
-    *folders, leaf = key.split(".")
-    for folder in folders:
-        tree = tree.setdefault(folder, {})
-    tree[leaf] = value
-    origins[key] = origin
-
-
-def _from_text(key: str, text: str) -> Any:
-    """A list setting is written with commas, a table as key=value with commas; the rest is converted by its type."""
-    kind = dict(_leaves(Settings)).get(key)
-    base = get_origin(_bare(kind)) if kind is not None else None
-    if base is list:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if base is dict:
-        parts = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-        return {name: value for name, _, value in parts} if all(sign for _, sign, _ in parts) else text
-    return text
-
-
-def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, kind in get_type_hints(section, include_extras=True).items():
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _leaves(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name, kind
-
-
-_SHORT = {"PILEUS_ADMIN_PASSWORD": "identity.admin_password"}
-"""Names of their own in the environment."""
-
-_WRITTEN = {dict: "name=value, …", list: "value, …"}
-"""How lists and tables are written in the environment (in TOML: as TOML has them)."""
-
-
-def _bare(kind: Any) -> Any:
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
-
-
-def _doc(kind: Any) -> tuple[str, str]:
-    """Help and what is allowed, in words."""
-    metas = [m for m in get_args(kind)[1:] if isinstance(m, Meta)] if get_origin(kind) is Annotated else []
-    text = next((m.description for m in metas if m.description), "")
-    base = _bare(kind)
-    if get_origin(base) is Literal:
-        return text, " | ".join(map(str, get_args(base)))
-    parts = [_WRITTEN.get(get_origin(base), getattr(base, "__name__", str(base)))]
-    for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("pattern", "matching")):
-        parts += [f"{sign} {getattr(m, name)}" for m in metas if getattr(m, name) is not None]
-    return text, " ".join(parts)
-
-
-def _shown(settings: Settings, key: str, kind: Any) -> Any:
-    value = _get(settings, key)
-    secret = get_origin(kind) is Annotated and any(isinstance(m, Meta) and m.extra == SECRET for m in get_args(kind)[1:])
-    return "(set, not shown)" if secret and value else value
-
-
-def _get(settings: Any, key: str) -> Any:
-    for name in key.split("."):
-        settings = getattr(settings, name)
-    return settings
-
-
-def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> StartupError:
-    text, _, path = str(error).partition(" - at `$.")
-    key = path.rstrip("`").split("[")[0]
-    kinds = dict(_leaves(Settings))
-    if key not in kinds:
-        return StartupError(f"settings: {error}")
-    return StartupError(f"setting {key} ({origins.get(key, 'default')}): {text}; allowed: {_doc(kinds[key])[1]}")

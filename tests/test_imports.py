@@ -25,6 +25,8 @@ FLOORS: list[tuple[str, ...]] = [
     ("pileus.store", "pileus.bus", "pileus.clients", "pileus.qemuimg", "pileus.tinyguest"),
     ("pileus.timeline",),
     (
+        "pileus.configuration",
+        "pileus.profiles",
         "pileus.settings",
         "pileus.messages",
         "pileus.errors",

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from pileus.settings import Settings, describe
+from pileus.configuration import describe
+from pileus.settings import Settings
 
 
 def show(settings: Settings, origins: Mapping[str, str], *, as_json: bool) -> None:

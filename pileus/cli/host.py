@@ -85,11 +85,11 @@ def show(bus_dir: BusDir = BUS_DIR) -> None:
 
 def _copied(config: Path | None, given: Mapping[str, str | None]) -> Mapping[str, Mapping[str, Any]]:
     """What a host's settings file says beside its name and the bus. Raises StartupError."""
-    from pileus import settings
+    from pileus import configuration
 
     tree: dict[str, dict[str, Any]] = {}
-    found, origins = settings.load(config, environ={}, flags=given)
-    for one in settings.describe(found, origins):
+    found, origins = configuration.load(config, environ={}, flags=given)
+    for one in configuration.describe(found, origins):
         section, _, leaf = one.key.partition(".")
         if section in COPIED and one.origin != "default" and one.key != "host.name":
             tree.setdefault(section, {})[leaf] = one.value

@@ -241,7 +241,7 @@ def _fail(line: str, code: int) -> None:
 
 
 def _load(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
-    from pileus.settings import load
+    from pileus.configuration import load
 
     return load(config, flags={key: str(value) if isinstance(value, Path) else value for key, value in flags.items()})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pileus import settings
+from pileus import configuration
 from pileus.bus.opening import open_bus
 from tests.cli.conftest import Run, pileus
 from tests.engines.nats import NatsServer, free_port
@@ -58,14 +58,14 @@ async def test_from_nothing_to_a_host_on_the_bus(tmp_path: Path) -> None:
     for file in (folder / "control.creds", folder / "hosts" / "h1.creds"):
         shutil.copy(file, installed)
     shutil.copy(folder / "tls" / "ca.pem", installed / "bus-ca.pem")
-    found, origins = settings.load(folder / "hosts" / "h1.toml", environ={})
+    found, origins = configuration.load(folder / "hosts" / "h1.toml", environ={})
     assert (found.host.name, found.host.api_url, found.host.bridge_mappings) == ("h1", "http://api.example:8774", {"physnet1": "eth1"})
     assert (found.host.tunnel_address, found.host.tunnel_device) == ("198.51.100.11/24", "eth1")
     assert (found.compute.plug_signal, found.compute.vif_plugging_timeout) == ("callback", 60.5)
     assert not [key for key in origins if key.startswith(("identity.", "api.", "state"))]
     with NatsServer(tmp_path, port=port, file=folder / "nats.conf"):
         host = await open_bus(found, name="host", host=found.host.name)
-        control = await open_bus(settings.load(folder / "control.toml", environ={})[0], name="control")
+        control = await open_bus(configuration.load(folder / "control.toml", environ={})[0], name="control")
         await host.close()
         await control.close()
     assert "SIGHUP" in done(pileus("host", "remove", "h1", "--bus-dir", folder))

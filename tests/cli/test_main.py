@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import pileus as package
-from pileus.settings import Settings, describe
+from pileus.configuration import describe
+from pileus.settings import Settings
 from tests.cli.conftest import Cloud, Run, environment, pileus
 
 
@@ -42,7 +43,7 @@ def test_up_on_sqlite_imports_nothing_that_it_does_not_need(tmp_path: Path) -> N
 import asyncio, sys
 from pileus.choice import Choice
 from pileus.cli import main, up
-from pileus.settings import load
+from pileus.configuration import load
 settings, _ = load(None, flags={{"state": {str(tmp_path / "state")!r}, "api.listen": "127.0.0.1:0"}})
 async def run():
     cloud = up.Cloud(settings, Choice("simulated", "a test"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from pileus import serving, settings
+from pileus import configuration, serving
 from pileus.bus.authority import MAX_PAYLOAD
 from tests.deploy.test_units import ROOT, parse
 
@@ -28,7 +28,7 @@ def test_all_roles_are_there() -> None:
 def test_commands_and_settings_are_ours(name: str) -> None:
     words = SERVICES[name]["command"]
     given = parse(words)
-    found, _ = settings.load(environ=SERVICES[name]["environment"])
+    found, _ = configuration.load(environ=SERVICES[name]["environment"])
     if words[0] == "serve":
         serving.check(found, words[1])
     if words[1] == "host":

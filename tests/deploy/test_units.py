@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from pileus import settings
+from pileus import configuration
 from pileus.bus import authority
 from pileus.cli.main import app
 from tests.deploy.units import FOLDER, read
@@ -81,7 +81,7 @@ def test_what_every_role_needs(name: str) -> None:
     assert unit.last("NoNewPrivileges") == "yes"
     assert int(unit.last("LimitNOFILE")) >= 65536
     for word in unit.all("Environment"):
-        settings.load(environ=dict([word.split("=", 1)]))
+        configuration.load(environ=dict([word.split("=", 1)]))
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -113,7 +113,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "deploy" / "settings").glob("*.toml")), ids=lambda file: str(file.stem))
 def test_the_examples_are_settings(file: Path) -> None:
-    found, origins = settings.load(file, environ={})
+    found, origins = configuration.load(file, environ={})
     assert found.bus.url.startswith("tls://") and found.bus.ca == f"/etc/pileus/{authority.CA}"
     assert "database.url" not in origins
 
@@ -125,6 +125,6 @@ def test_the_hosts_example_is_what_the_commands_write(tmp_path: Path) -> None:
     assert pileus("bus", "setup", bus, "--tls-name", "192.0.2.10").returncode == 0
     more = ("--tunnel-device", "eth1", "--tunnel-address", "198.51.100.11/24", "--config", examples / "control.toml")
     assert pileus("host", "add", "compute1", "--bus-dir", bus, *more).returncode == 0
-    assert settings.load(bus / "hosts" / "compute1.toml", environ={})[0] == settings.load(examples / "host.toml", environ={})[0]
-    written = settings.load(bus / "control.toml", environ={})[0].bus
-    assert written == settings.load(examples / "control.toml", environ={})[0].bus
+    assert configuration.load(bus / "hosts" / "compute1.toml", environ={})[0] == configuration.load(examples / "host.toml", environ={})[0]
+    written = configuration.load(bus / "control.toml", environ={})[0].bus
+    assert written == configuration.load(examples / "control.toml", environ={})[0].bus

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pileus import settings
+from pileus import configuration
 from pileus.errors import StartupError
 from pileus.host.hypervisor import Capacity, HypervisorError, acceleration
 from pileus.host.hypervisor.acceleration import READY, Accelerator
@@ -55,7 +55,7 @@ def kvm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def accelerator(
     folder: Path, boots: Boots, wish: str = "auto", proof_guest: Callable[[], tuple[Path, Path] | None] = lambda: GUEST
 ) -> Accelerator:
-    host = settings.load(environ={}, flags={"host.acceleration": wish})[0].host
+    host = configuration.load(environ={}, flags={"host.acceleration": wish})[0].host
     return Accelerator(folder, host, boots, proof_guest)
 
 
