@@ -13,6 +13,7 @@ SERVICES = ("identity", "image", "placement", "compute", "network")
 # From the top of the house to its ground; a module may import from its own floor and from those below.
 FLOORS: list[tuple[str, ...]] = [
     ("pileus.cli", "pileus.__main__"),
+    ("pileus.lab",),
     ("pileus.cloud", "pileus.serving", "pileus.choice"),
     ("pileus.roles",),
     ("pileus.services",),

@@ -12,10 +12,7 @@ optional `@NAME` (`worker@2`: one more of it, called so); what follows in words 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,114 +20,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pileus.lab.processes import LIMIT, Process, cpu_seconds, environment
 from tests.engines.nats import NatsServer, free_port
 from tests.engines.postgresql import PostgresServer
 
-LIMIT = 60.0
+__all__ = ["LIMIT", "Cluster", "Process"]
+
 ROLES = ("api", "worker", "network-rpc", "hollow:2")
-
-
-class Process:
-    """One `pileus serve …` with its children. It is started again with the same words."""
-
-    def __init__(self, name: str, words: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
-        self.name = name
-        self.log = log
-        self._words = list(words)
-        self._environ = dict(environ)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._spent = 0.0
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Returns at once; `ready` waits."""
-        assert not self.running, f"{self.name} runs already"
-        with self.log.open("ab") as log:
-            self._said = log.tell()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pileus", *self._words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environ,
-                start_new_session=True,
-            )
-
-    async def ready(self) -> None:
-        """Until it says so. Raises RuntimeError with its log where it ends instead, TimeoutError."""
-        async with asyncio.timeout(LIMIT):
-            while b"Ctrl-C ends it." not in self._news():
-                if not self.running:
-                    raise RuntimeError(f"{self.name} did not start: {self._news()[-3000:].decode(errors='replace')}")
-                await asyncio.sleep(0.01)
-
-    def kill(self) -> None:
-        """kill -9 of it and all its children."""
-        self._signal(signal.SIGKILL)
-        self._reap()
-
-    def stop(self) -> None:
-        """SIGTERM, and wait for the end."""
-        if self.running:
-            assert self._process is not None
-            self._process.terminate()
-        self._reap()
-
-    def freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def restart_agents(self) -> None:
-        """Of a host: its network agents begin anew, as after an update."""
-        if self.running:
-            assert self._process is not None
-            self._process.send_signal(signal.SIGUSR1)
-
-    def pids(self) -> list[int]:
-        """It and its descendants, but those in sessions of their own: a host's guests and switch are no part of its process."""
-        if not self.running:
-            return []
-        assert self._process is not None
-        found = [self._process.pid]
-        for pid in found:
-            with contextlib.suppress(OSError):
-                children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-                found += [child for child in children if os.getsid(child) == self._process.pid]
-        return found
-
-    def cpu(self) -> float:
-        """Seconds of CPU that it and its children have used in all their lives."""
-        return self._spent + self._cpu_now()
-
-    def _cpu_now(self) -> float:
-        return sum(_cpu(pid) for pid in self.pids())
-
-    def _news(self) -> bytes:
-        with self.log.open("rb") as file:
-            file.seek(self._said)
-            return file.read()
-
-    def _signal(self, number: signal.Signals) -> None:
-        if number is signal.SIGKILL:
-            self._spent += self._cpu_now()
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def _reap(self) -> None:
-        if self._process is None:
-            return
-        try:
-            self._process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-        self._process = None
 
 
 class Cluster:
@@ -193,7 +89,6 @@ class Cluster:
 
     def environ(self, name: str = "", **settings: Any) -> dict[str, str]:
         """The environment of a process of this cloud."""
-        rest = {key: value for key, value in os.environ.items() if not key.startswith(("PILEUS_", "OS_", "NOTIFY_"))}
         ours = {
             "api.listen": f"127.0.0.1:{self.port}",
             "api.public_url": self.url,
@@ -204,7 +99,7 @@ class Cluster:
             **self._own.get(name, {}),
             **settings,
         }
-        return rest | {"PILEUS_" + key.upper().replace(".", "__"): str(value) for key, value in ours.items()}
+        return environment(ours)
 
     @property
     def clouds_yaml(self) -> Path:
@@ -218,7 +113,7 @@ class Cluster:
     def cpu(self) -> float:
         """Seconds of CPU of all of it: roles, hosts, PostgreSQL, NATS."""
         own = sum(process.cpu() for process in self.processes.values())
-        return own + self.postgres.cpu() + _cpu(self.nats.pid or 0)
+        return own + self.postgres.cpu() + cpu_seconds(self.nats.pid or 0)
 
     async def close(self) -> None:
         for process in reversed(self.processes.values()):
@@ -249,12 +144,3 @@ class Cluster:
 def _host_name(name: str) -> str:
     """The host's name of a process: what stands behind the `@`, else its role."""
     return name.partition("@")[2] or re.split("[:/]", name)[0]
-
-
-def _cpu(pid: int) -> float:
-    """Seconds that a process has used, with those of its children that have ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0
-    return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")

@@ -1,149 +1,41 @@
-"""A private PostgreSQL of Debian's binaries: for tests, bench and chaos.
+"""The lab's private PostgreSQL (pileus/lab/postgresql.py), with databases and users that tests need.
 
-    with PostgresServer() as server:                 # or: async with; or start() … stop()
+    with PostgresServer() as server:
         url = await server.fresh()                   # a new database with the whole schema: postgresql://pileus@127.0.0.1:PORT/NAME
-        server.kill(); server.start()                # kill -9 of everything, then the same data on the same port
-        server.pause(); server.resume()              # it does not answer for a while, without an error
-        server.restart()                             # in good order
 
-`server.fresh(empty=True)` has no schema, `server.url(NAME)` names a database, `server.execute(SQL, …)` runs statements as superuser.
-Everybody gets in without a password but the user `secretive` (password `open sesame`). `start`, `stop`, `kill` and `restart` block
-for up to a second: `asyncio.to_thread` where that matters. As root the server runs as the user `postgres`, else as who asks.
-Without fsync the data are in memory where there is enough: a kill -9 of the server does not harm them.
+`server.fresh(empty=True)` has no schema. Everybody gets in without a password but the user `secretive` (password `open sesame`).
 In pytest: the fixtures `postgres` (the session's server) and `postgres_url` (a fresh database) of tests/conftest.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections import deque
 from collections.abc import Mapping
 from itertools import count
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import asyncpg
 
-LIMIT = 30.0
-"""Seconds in which a server must have started or ended."""
+from pileus.lab import postgresql
+from pileus.lab.postgresql import programs
+
+__all__ = ["PostgresServer", "programs"]
+
 KEPT = 20
 """Databases of `fresh` that are there at once, 10 MB each; then the oldest goes, unless it is in use."""
-MEMORY = Path("/dev/shm")
-MEMORY_NEEDED = 1 << 30
-SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
-    "shared_buffers": "64MB",
-    "max_connections": "100",
-    "max_wal_size": "256MB",
-    "autovacuum_naptime": "60s",
-    "logging_collector": "off",
-}
-HBA = """
-host all secretive 127.0.0.1/32 scram-sha-256
-host all all 127.0.0.1/32 trust
-"""
-ROLES = """
-CREATE ROLE pileus LOGIN CREATEDB;
-GRANT pg_monitor TO pileus;
-CREATE ROLE secretive LOGIN PASSWORD 'open sesame';
-"""
 
 
-def programs() -> Path | None:
-    """The folder of the newest PostgreSQL's programs; None: there is none."""
-    found = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "postgres").exists() and (path / "initdb").exists()]
-    return max(found, key=lambda path: int(re.sub(r"\D.*", "", path.parent.name) or 0), default=None)
-
-
-class PostgresServer:
+class PostgresServer(postgresql.PostgresServer):
     """See the module. `fsync`: whether a commit is on the disk; `settings`: more of postgresql.conf."""
 
+    hba = "host all secretive 127.0.0.1/32 scram-sha-256\n" + postgresql.HBA
+    roles = postgresql.ROLES + "CREATE ROLE secretive LOGIN PASSWORD 'open sesame';"
+
     def __init__(self, *, fsync: bool = False, settings: Mapping[str, str] | None = None) -> None:
-        found = programs()
-        if found is None:
-            raise RuntimeError("PostgreSQL is not installed: tools/install-parts test")
-        self._programs = found
-        self._settings = {**SETTINGS, "fsync": "on" if fsync else "off", **(settings or {})}
-        self._as: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-        self._folder: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(fsync=fsync, settings=settings)
         self._names = count(1)
         self._made: deque[str] = deque()
         self._has_template = False
-        self.port = 0
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, "not started"
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """What the server has said."""
-        assert self._folder is not None, "never started"
-        return (self._folder / "log").read_text(errors="replace")
-
-    def url(self, database: str = "postgres", *, user: str = "pileus") -> str:
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
-
-    def start(self) -> None:
-        """Returns when connections are taken. The first time data and port are made; later they are the same."""
-        assert self._process is None, "started already"
-        first = self._folder is None
-        if first:
-            self._initialise()
-        self._run()
-        if first:
-            self._psql(ROLES)
-
-    def stop(self) -> None:
-        """End it (fast: connections are cut), and remove its data."""
-        self._end(signal.SIGINT)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
-
-    def restart(self) -> None:
-        self._end(signal.SIGINT)
-        self._run()
-
-    def kill(self) -> None:
-        """kill -9 of the server and all its processes; `start` goes on with the same data and port."""
-        self._end(signal.SIGKILL)
-
-    def pause(self) -> None:
-        self._signal_all(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal_all(signal.SIGCONT)
-
-    def cpu(self) -> float:
-        """Seconds of CPU that the server's living processes and its ended children have used."""
-        ticks = 0
-        for pid in (self.pid, *self._children()):
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-                ticks += sum(int(field) for field in fields[11 : 15 if pid == self.pid else 13])
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    async def execute(self, *statements: str, database: str = "postgres") -> None:
-        """Each by itself, outside a transaction, as superuser."""
-        connection = await asyncpg.connect(self.url(database, user="postgres"), timeout=LIMIT)
-        try:
-            for statement in statements:
-                await connection.execute(statement, timeout=LIMIT)
-        finally:
-            await connection.close(timeout=LIMIT)
 
     async def fresh(self, *, empty: bool = False) -> str:
         """The URL of a new database, with the whole schema unless `empty`; its owner is `pileus`."""
@@ -170,117 +62,3 @@ class PostgresServer:
             await connection.run_sync(revisions.create)
         await engine.dispose()
         self._has_template = True
-
-    def _initialise(self) -> None:
-        # Not in pytest's folders: those are closed to other users, and PostgreSQL is one.
-        quick = self._settings["fsync"] == "off" and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
-        self._folder = Path(tempfile.mkdtemp(prefix="pileus-postgresql-", dir=MEMORY if quick else None))
-        if self._as:
-            shutil.chown(self._folder, "postgres", "postgres")
-        initdb = [
-            str(self._programs / "initdb"),
-            "-D",
-            str(self._folder / "data"),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "--no-sync",
-            "-E",
-            "UTF8",
-        ]
-        subprocess.run(
-            [*initdb, "--locale=C"], cwd=self._folder, check=True, timeout=LIMIT, stdout=subprocess.DEVNULL, env=self._environ(), **self._as
-        )
-        (self._folder / "data" / "pg_hba.conf").write_text(HBA)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-
-    def _environ(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"}
-
-    def _run(self) -> None:
-        assert self._folder is not None
-        data = self._folder / "data"
-        options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", data, "-p", str(self.port), *options],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environ(),
-                start_new_session=True,
-                **self._as,
-            )
-        limit = time.monotonic() + LIMIT
-        while not self._ready(data / "postmaster.pid"):
-            if self._process.poll() is not None or time.monotonic() > limit:
-                said = self.log[-2000:]
-                self._end(signal.SIGKILL)
-                raise RuntimeError(f"PostgreSQL did not start:\n{said}")
-            time.sleep(0.005)
-
-    def _ready(self, file: Path) -> bool:
-        """The file's first line is the server's pid, its eighth how it is."""
-        with contextlib.suppress(OSError):
-            lines = file.read_text().splitlines()
-            return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
-        return False
-
-    def _children(self) -> list[int]:
-        with contextlib.suppress(OSError):
-            return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
-        return []
-
-    def _signal_all(self, number: signal.Signals) -> None:
-        for pid in (self.pid, *self._children()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is None:
-            return
-        children = self._children()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-        if number == signal.SIGKILL:  # the others would end by themselves a little later, and hold the data until then
-            for pid in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        try:
-            self._process.wait(LIMIT)
-        finally:
-            if self._process.poll() is None:
-                self._process.kill()
-                self._process.wait(LIMIT)
-            self._process = None
-        limit = time.monotonic() + LIMIT
-        while any(_alive(pid) for pid in children) and time.monotonic() < limit:
-            time.sleep(0.002)
-
-    def _psql(self, script: str) -> None:
-        command = [str(self._programs / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", self.url(user="postgres")]
-        subprocess.run(command, input=script.encode(), check=True, timeout=LIMIT, stdout=subprocess.DEVNULL, env=self._environ())
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        self.start()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
