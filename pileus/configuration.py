@@ -28,6 +28,9 @@ ALIASES = {
 }
 """What else a setting may be called, wherever it is written."""
 
+EVERY_ROLE = "*"
+"""Of `load`: a profile's settings whatever role they are for, to be shown."""
+
 WRITTEN = {dict: "name=value, …", list: "value, …"}
 """How lists and tables are written in the environment (in TOML: as TOML has them)."""
 
@@ -129,7 +132,7 @@ def leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _of_profile(name: Any, role: str) -> list[_Given]:
     """Nothing for a name that is no profile: that it is none is said where its value is checked."""
-    wanted = [each for each in PROFILES.get(str(name), ()) if each.role in ("", role)]
+    wanted = [each for each in PROFILES.get(str(name), ()) if role == EVERY_ROLE or each.role in ("", role)]
     return [_Given(each.key, each.value, f"profile {name}", each.key) for each in wanted]
 
 

@@ -30,6 +30,9 @@ SwitchDb = Annotated[
     str | None,
     typer.Option("--switch-db", metavar="unix:PATH", help="Use the Open vSwitch behind this socket instead of daemons of our own."),
 ]
+Profile = Annotated[
+    str | None, typer.Option("--profile", metavar="default|story", help="A group of settings (`pileus config --profile story` shows it).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Server = Annotated[str, typer.Argument(metavar="SERVER", help="Name or id of a server.")]
 
@@ -57,11 +60,12 @@ def up(
     hypervisor: Annotated[str | None, typer.Option(metavar="auto|qemu|simulated", help="What runs the guests [default: auto].")] = None,
     hosts: Annotated[int | None, typer.Option(metavar="N", help="How many hosts; more than 1 only simulated [default: 1].")] = None,
     switch_db: SwitchDb = None,
+    profile: Profile = None,
     config: Config = None,
 ) -> None:
     """Start the cloud and stay with it. Ctrl-C ends it; guests go on."""
     given = {"state": state, "api.listen": listen, "host.hypervisor": hypervisor, "host.hosts": hosts, "host.switch_db": switch_db}
-    settings, _ = _load(config, given)
+    settings, _ = _load(config, {**given, "profile": profile}, role="up")
     from pileus.cli.up import up as start
 
     start(settings)
@@ -81,19 +85,20 @@ def serve_api(
     listen: Annotated[str | None, typer.Option(metavar="ADDR:PORT", help="Where the APIs answer [default: 127.0.0.1:8774].")] = None,
     workers: Workers = 1,
     state: State = None,
+    profile: Profile = None,
     config: Config = None,
 ) -> None:
     """The APIs. All five, or some."""
-    settings, _ = _load(config, {"state": state, "api.listen": listen})
+    settings, _ = _load(config, {"state": state, "api.listen": listen, "profile": profile}, role="api")
     from pileus.cli.serve import api
 
     api(settings, faces, workers)
 
 
 @serve.command("worker")
-def serve_worker(workers: Workers = 1, config: Config = None) -> None:
+def serve_worker(workers: Workers = 1, profile: Profile = None, config: Config = None) -> None:
     """The durable work on servers. Scheduling, actions, the sweep of what is due."""
-    settings, _ = _load(config, {})
+    settings, _ = _load(config, {"profile": profile}, role="worker")
     from pileus.cli.serve import worker
 
     worker(settings, workers)
@@ -104,10 +109,11 @@ def serve_network_rpc(
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=1, help="How many processes [default: network.rpc_workers].")
     ] = None,
+    profile: Profile = None,
     config: Config = None,
 ) -> None:
     """The agents' RPC and the notifier."""
-    settings, _ = _load(config, {"network.rpc_workers": workers})
+    settings, _ = _load(config, {"network.rpc_workers": workers, "profile": profile}, role="network-rpc")
     from pileus.cli.serve import network_rpc
 
     network_rpc(settings)
@@ -120,11 +126,12 @@ def serve_host(
     hosts: Annotated[int | None, typer.Option(metavar="N", help="How many hosts; more than 1 only simulated [default: 1].")] = None,
     switch_db: SwitchDb = None,
     state: State = None,
+    profile: Profile = None,
     config: Config = None,
 ) -> None:
     """A hypervisor host, or many hollow ones. Knows the bus and the image API, no database."""
     given = {"state": state, "host.hypervisor": hypervisor, "host.hosts": hosts, "host.switch_db": switch_db}
-    settings, _ = _load(config, given)
+    settings, _ = _load(config, {**given, "profile": profile}, role="host")
     from pileus.cli.serve import host
 
     host(settings, part)
@@ -199,12 +206,15 @@ def db_upgrade(state: State = None, config: Config = None) -> None:
 
 
 @app.command(name="config")
-def show_config(state: State = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Every setting with its value. And where that comes from, what it does and what is allowed."""
-    settings, origins = _load(config, {"state": state})
-    from pileus.cli.config import show
+def show_config(state: State = None, profile: Profile = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Every setting with its value, where that comes from and what it does. With --profile: what that sets, and why."""
+    from pileus.cli.config import show, show_profile
+    from pileus.configuration import EVERY_ROLE
 
-    show(settings, origins, as_json=as_json)
+    if profile is None:
+        show(*_load(config, {"state": state}), as_json=as_json)
+    else:
+        show_profile(*_load(config, {"state": state, "profile": profile}, role=EVERY_ROLE), as_json=as_json)
 
 
 @app.command()
@@ -240,10 +250,11 @@ def _fail(line: str, code: int) -> None:
     sys.exit(code)
 
 
-def _load(config: Path | None, flags: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
+def _load(config: Path | None, flags: dict[str, Any], *, role: str = "") -> tuple[Settings, dict[str, str]]:
+    """`role`: what this process is; some of a profile's settings are for one role only."""
     from pileus.configuration import load
 
-    return load(config, flags={key: str(value) if isinstance(value, Path) else value for key, value in flags.items()})
+    return load(config, flags={key: str(value) if isinstance(value, Path) else value for key, value in flags.items()}, role=role)
 
 
 def _folder(config: Path | None, state: Path | None) -> Path:
