@@ -134,8 +134,11 @@ class Worker:
     async def observed(self, message: Observed) -> None:
         """A host reached a generation, or failed to; or tells of a guest unasked."""
         try:
-            wanted = await self._compute.store.write(outcomes.take, message)
+            wanted, leased = await self._compute.store.write(_take, message, self.id, self._lease)
         except Stale:
+            return
+        if leased is not None:
+            self._begin(leased)
             return
         if wanted is None:
             return
@@ -151,7 +154,8 @@ class Worker:
             self._ended(action, message.host)
 
     async def _progress(self, message: Progress) -> None:
-        if await self._compute.store.write(outcomes.progress, message):
+        hold = self._compute.settings.compute.hold_build_slot
+        if await self._compute.store.write(outcomes.progress, message, hold=hold):
             self._scheduler.ended(message.host)
             self._admitter.ended()
 
@@ -487,6 +491,14 @@ def _join(tx: Tx, worker: str, exclusive: bool) -> None:
         leases.begin_anew(tx)
         actions.begin_anew(tx)
     leases.join(tx, worker)
+
+
+def _take(tx: Tx, message: Observed, worker: str, seconds: float) -> tuple[outcomes.Taken | None, Taken | None]:
+    """What an answer ends; and where something follows it that is computed (a deleted server's release), the lease for that."""
+    wanted = outcomes.take(tx, message)
+    if wanted is None or wanted.failure is not None or VERBS[wanted.action["name"]].plan[-1] != "release":
+        return wanted, None
+    return wanted, leases.take(tx, wanted.action["id"], worker, seconds)
 
 
 def _look(tx: Tx) -> tuple[bool, admission.Waiting]:
