@@ -189,7 +189,7 @@ class Compute(Section, frozen=True):
     deletes_beside_creates: Annotated[
         float,
         Meta(ge=0, description="Deletes that a worker process begins a second while servers are being made; 0: as many as it can."),
-    ] = 21.0
+    ] = 23.0
     queue_limit: Annotated[Seconds, Meta(description="How long a create may wait for its turn. 0: for ever.")] = 3600.0
     blocked_limit: Annotated[
         Seconds, Meta(description="How long a create that fits nowhere waits for room before it fails. 0: it fails at once, as in Nova.")
