@@ -17,4 +17,5 @@ def test_root_on_debian_has_everything() -> None:
         assert missing_for_real(Settings()) is None
         assert postgresql.programs() is not None, "PostgreSQL is not installed: tools/install-parts test"
         assert shutil.which("nats-server"), "nats-server is not installed: tools/install-parts test"
+        assert shutil.which("systemd-analyze"), "systemd is not installed: tools/install-parts test"
         assert tinyguest.find(tinyguest.default_folder()) is not None, "the tiny guest is not built: python -m pileus.tinyguest"
