@@ -55,7 +55,11 @@ class OpenStack:
         return said
 
     def json(self, *arguments: str | Path) -> Any:
-        return json.loads(self(*arguments, "-f", "json"))
+        said = self(*arguments, "-f", "json")
+        try:
+            return json.loads(said)
+        except ValueError:
+            raise AssertionError(f"{arguments}: printed {said!r}, which is no JSON") from None
 
     def refused(self, *arguments: str | Path) -> str:
         """What a command that must fail complains of."""
