@@ -20,6 +20,9 @@ DB_WAITING = Gauge("pileus_db_waiting", "Transactions that wait for a database c
 BUS_LOST = Counter("pileus_bus_messages_lost_total", "Messages that found a full buffer.", ["where"])
 for _where in ("subscription", "connection"):
     BUS_LOST.labels(_where)  # so that it is shown before the first is lost
+NETWORK_EVENTS_DROPPED = Counter(
+    "pileus_network_events_dropped", "Events for the compute API that were given up after about a second (network.notify = once)."
+)
 COMPUTE_QUEUE = Histogram(
     "pileus_compute_queue_seconds",
     "How long creates waited, from their request to their turn.",
@@ -33,3 +36,24 @@ COMPUTE_SERVICE = Histogram(
 )
 COMPUTE_FAILED = Counter("pileus_compute_failed", "Attempts of actions that failed, by the step that did.", ["action", "step"])
 COMPUTE_CREATES = Gauge("pileus_compute_creates", "Creates of the whole cloud that are not over, as this worker last saw them.", ["state"])
+AGENT_BLOCKED = Counter("pileus_agent_blocked_seconds", "Seconds in which an agent of this process did nothing but remove ports.")
+AGENT_TURN = Histogram(
+    "pileus_agent_turn_seconds",
+    "How long the turns of agents took, without the sleep between them (network.agent_loop serial).",
+    buckets=(0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+AGENT_DETAILS = Histogram(
+    "pileus_agent_details_seconds",
+    "How long agents waited for what ports are meant to be (get_devices_details_list), all tries together.",
+    buckets=(0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0),
+)
+AGENT_REPORT = Histogram(
+    "pileus_agent_report_seconds",
+    "How long agents waited until what they had made of ports was taken (update_device_list), all tries together.",
+    buckets=(0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0),
+)
+AGENT_WIRE_WAIT = Histogram(
+    "pileus_agent_wire_wait_seconds",
+    "How long ports waited from when the agent was asked to wire them, or noticed them, until it did.",
+    buckets=(0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
+)

@@ -178,7 +178,7 @@ def _waiting(row: Row, host: str, before: int) -> str | None:
     if row["state"] == "unwinding":
         return f"what it held to be given back, after a failure{again}"
     since = now - row["stamps"].get("sent", row["updated_at"])
-    if row["state"] == "parked":
+    if row["state"] == "parked" or "waits_for" in row["details"]:
         step = row["details"].get("waits_for", "wired")
         return f"its network on host {host}: all else is done, `{step}` is not, {since:.1f} s after the host was told{again}"
     return f"host {host}, which was told {since:.1f} s ago (sent {row['resends']} time{'s' if row['resends'] != 1 else ''}{again})"

@@ -315,8 +315,8 @@ class Network(Section, frozen=True):
     rpc_statements: Annotated[
         Count,
         Meta(
-            description="Statements that the handling of one port's details and levels costs beyond our own, to be as slow as Neutron is "
-            "(137 in all); they ask the database for the port again and again."
+            description="Statements that the handling of one port's details and level costs beyond our own, each a round trip; Neutron has "
+            "137 for a boot. They ask the database for the port again and again, and nothing comes of them."
         ),
     ] = 0
     api_statements: Annotated[

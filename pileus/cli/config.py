@@ -60,7 +60,8 @@ def show_profile(settings: Settings, origins: Mapping[str, str], *, as_json: boo
         parts = (item.key, written(item.default), written(item.profile), _holds(item, settings), _reason(item))
         table.add_row(*(Text(part, style) for part in parts))
     console.print(table)
-    console.print(f"\nUsed by `pileus up --profile {name}`, `pileus serve … --profile {name}` and PILEUS_PROFILE={name}.", style="bold", highlight=False)
+    words = f"\nUsed by `pileus up --profile {name}`, `pileus serve … --profile {name}` and PILEUS_PROFILE={name}."
+    console.print(words, style="bold", highlight=False)
 
 
 def written(value: Any) -> str:

@@ -1,7 +1,7 @@
 """How many builds a host has at once: a counter on its row, changed in the very transaction that moves a create to it or away from it.
 
-A create counts on its `build_host` exactly while its state is `sent`: one that only waits for its network (`parked`) does not. The
-host's row is the last that a transaction locks.
+A create counts on its `build_host` exactly while its state is `sent`: one that only waits for its network (`parked`) does not; with
+`compute.hold_build_slot` none is ever parked. The host's row is the last that a transaction locks.
 """
 
 from __future__ import annotations

@@ -140,8 +140,9 @@ def take(tx: Tx, message: Observed) -> Taken | None:
     return Taken(action, server)
 
 
-def progress(tx: Tx, message: Progress) -> bool:
-    """A host has done all that it can and waits for the network: a create holds no place among the builds any more. Was it so?"""
+def progress(tx: Tx, message: Progress, *, hold: bool = False) -> bool:
+    """A host has done all that it can and waits for the network: a create holds no place among the builds any more, unless it is to
+    `hold` it. Was one given back?"""
     server = by_id(tx, message.server_id)
     if server is None or message.generation != server["generation"] or server["host"] != message.host:
         return False
@@ -150,7 +151,7 @@ def progress(tx: Tx, message: Progress) -> bool:
         return False
     stamps = {**action["stamps"], **_own(message.stamps)}
     details = {**action["details"], "waits_for": message.waits_for}
-    state = "parked" if action["name"] == "create" else "sent"
+    state = "parked" if action["name"] == "create" and not hold else "sent"
     return actions.change(tx, action, state=state, stamps=stamps, details=details) and state == "parked"
 
 
@@ -196,7 +197,7 @@ def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal, held: Row 
             "deadline": until,
             "resends": 0,
             "generation": generation,
-            "details": {**action["details"], **note, "first": str(failure)},
+            "details": {key: value for key, value in action["details"].items() if key != "waits_for"} | note | {"first": str(failure)},
             "stamps": {"accepted": action["stamps"]["accepted"]},
         }
         _give_up(tx, server, generation=generation, host=action["details"].get("from"), task_state=verb.task)

@@ -72,7 +72,8 @@ class ComputePart:
         self._address = address
         self._spread = spread
         self._started_at = time.time()
-        self._callback = CallbackSignal(name, bus, question_limit=settings.network.rpc_timeout)
+        reread = settings.compute.vif_plugging_reread
+        self._callback = CallbackSignal(name, bus, question_limit=settings.network.rpc_timeout, reread=reread)
         starts = settings.host.start_concurrency or os.cpu_count() or 1
         signals: dict[str, PlugSignal] = {"local": LocalSignal(network), "callback": self._callback}
         limits = settings.compute

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pileus.bus import Bus, BusError
-from pileus.host.agent import WireError
 from pileus.host.network_side import NetworkSide
+from pileus.host.ports import WireError
 from pileus.messages import READINESS, HostEvent, PortWiring, Readiness, ReadinessRequest, from_host
 
 FIRST_LOOK = 1.0
@@ -82,13 +82,21 @@ class _Wait:
     change: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class CallbackSignal:
-    """Wait for external events: agent → RPC → network service → REST → compute API → bus → here."""
+def _could_not(port_id: str) -> PlugFailed:
+    return PlugFailed("signalled", f"network-vif-failed: port {port_id} could not be wired")
 
-    def __init__(self, host: str, bus: Bus, *, question_limit: float) -> None:
+
+class CallbackSignal:
+    """Wait for external events: agent → RPC → network service → REST → compute API → bus → here.
+
+    `reread`: nobody waits long, or gives up, without reading the level itself; without it events alone are believed.
+    """
+
+    def __init__(self, host: str, bus: Bus, *, question_limit: float, reread: bool = True) -> None:
         self._host = host
         self._bus = bus
         self._question_limit = question_limit
+        self._reread = reread
         self._waits: dict[str, _Wait] = {}
 
     def expect(self, server_id: str, ports: Sequence[PortWiring]) -> None:
@@ -107,6 +115,8 @@ class CallbackSignal:
 
     def look_again(self) -> None:
         """Words may have been lost: whoever waits reads the level at once."""
+        if not self._reread:
+            return
         for wait in self._waits.values():
             wait.look = True
             wait.change.set()
@@ -116,6 +126,8 @@ class CallbackSignal:
         self._waits[server_id] = wait
         if not ports:
             return {}
+        if not self._reread:
+            return await self._believe(wait, limit)
         ends, patience = time.monotonic() + limit, FIRST_LOOK
         while True:
             left = ends - time.monotonic()
@@ -124,7 +136,7 @@ class CallbackSignal:
             if level == "wired" or (level == "unknown" and heard == "wired"):
                 return {"signalled": time.time()}
             if "failed" in (level, heard if level == "unknown" else ""):
-                raise PlugFailed("signalled", f"network-vif-failed: port {wait.failed or ports[0].port_id} could not be wired")
+                raise _could_not(wait.failed or ports[0].port_id)
             if heard == "look":
                 continue
             if heard != "nothing":  # the word was an older binding's
@@ -136,6 +148,15 @@ class CallbackSignal:
 
     def forget(self, server_id: str) -> None:
         self._waits.pop(server_id, None)
+
+    async def _believe(self, wait: _Wait, limit: float) -> dict[str, float]:
+        """Nova's way: what an event says is so, whichever binding it was about, and what no event says is not."""
+        heard = await self._heard(wait, limit)
+        if heard == "nothing":
+            raise TimeoutError
+        if heard == "failed":
+            raise _could_not(wait.failed)
+        return {"signalled": time.time()}
 
     async def _heard(self, wait: _Wait, limit: float) -> Heard:
         try:
