@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import BindParameter, bindparam, select, update
 
 from pileus.messages import DeviceDetails, PortLevel
-from pileus.network import bindings, outbox, readiness, visible, wiring
+from pileus.network import bindings, cost, outbox, readiness, visible, wiring
 from pileus.network.config import Config
 from pileus.network.readiness import Event
 from pileus.network.tables import ports
@@ -39,6 +39,7 @@ def take(tx: Tx, config: Config, levels: Sequence[PortLevel]) -> bool:
     """Apply a batch; whether compute is to be told of something. Stale and doubled reports change nothing."""
     found = {port["id"]: port for port in rows(tx, _PORTS, ids=sorted({level.port_id for level in levels}))}
     told = False
+    cost.spend(tx, cost.level_share(config.settings.network.rpc_statements) * sum(_weighs(level, found) for level in levels))
     for level in sorted(levels, key=lambda level: level.port_id):  # everybody takes ports in this order; a port's own order stays
         port = found.get(level.port_id)
         if port is not None:
@@ -50,6 +51,17 @@ def details(tx: Tx, host: str, port_ids: Sequence[str]) -> DeviceDetails:
     """The wiring of those of these ports that are bound to the host."""
     mine = rows(tx, _PORTS_ON, ids=list(port_ids), on=host)
     return DeviceDetails(wiring.several(tx, visible.with_addresses(tx, mine)))
+
+
+def costly_details(tx: Tx, config: Config, host: str, port_id: str) -> DeviceDetails:
+    """The same of one port, with the statements that it costs Neutron."""
+    cost.spend(tx, cost.details_share(config.settings.network.rpc_statements), port_id)
+    return details(tx, host, [port_id])
+
+
+def _weighs(said: PortLevel, found: Mapping[str, Row]) -> bool:
+    """Is it what agents report to a Neutron? That a port is plugged they do not say, and what is gone costs it nothing."""
+    return said.level != "plugged" and said.port_id in found
 
 
 def _take(tx: Tx, config: Config, port: Row, said: PortLevel) -> bool:

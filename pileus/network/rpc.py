@@ -34,8 +34,6 @@ from pileus.store import Store, Tx
 log = structlog.get_logger(__name__)
 
 QUEUE = "network-rpc"
-CONCURRENCY = 8
-"""Requests under way at once; beyond what the store commits as one group, more would only wait there."""
 TOGETHER = 1.0
 """Seconds between two transactions of heartbeats."""
 MOST = 250
@@ -59,9 +57,10 @@ class Rpc:
 
     async def start(self) -> None:
         self._beats.start()
+        at_once = self._config.settings.network.executor_thread_pool_size
         self._subscriptions = [
-            self._bus.serve(from_hosts(DETAILS), DeviceDetailsRequest, self._details, queue=QUEUE, concurrency=CONCURRENCY),
-            self._bus.serve(from_hosts(LEVELS), DeviceLevels, self._levels, queue=QUEUE, concurrency=CONCURRENCY),
+            self._bus.serve(from_hosts(DETAILS), DeviceDetailsRequest, self._details, queue=QUEUE, concurrency=at_once),
+            self._bus.serve(from_hosts(LEVELS), DeviceLevels, self._levels, queue=QUEUE, concurrency=at_once),
             self._bus.subscribe(from_hosts(AGENT), AgentFacts, self._heartbeat, queue=QUEUE),
             self._bus.subscribe(from_hosts(AGENT_BEAT), AgentBeat, self._heartbeat, queue=QUEUE),
             self._bus.subscribe(NETWORK_ECHO, Echo, self._echoed, queue=QUEUE),
@@ -78,14 +77,19 @@ class Rpc:
         await self._beats.close()
 
     async def _details(self, question: DeviceDetailsRequest) -> DeviceDetails:
-        return await self._store.read(levels.details, question.host, question.port_ids)
+        if not self._config.settings.network.rpc_statements:
+            return await self._store.read(levels.details, question.host, question.port_ids)
+        # Neutron takes a call's devices one by one, each in transactions of its own.
+        found = [await self._store.read(levels.costly_details, self._config, question.host, port_id) for port_id in question.port_ids]
+        return DeviceDetails([wiring for details in found for wiring in details.ports])
 
     async def _levels(self, report: DeviceLevels) -> Taken:
         # An agent speaks for its own host only.
         mine = [level for level in report.levels if level.host == report.host]
-        told = await self._store.write(levels.take, self._config, mine)
-        if told:
-            self._wake()
+        together = [mine] if not self._config.settings.network.rpc_statements else [[level] for level in mine]
+        for batch in together:
+            if await self._store.write(levels.take, self._config, batch):
+                self._wake()
         return Taken(len(report.levels))
 
     async def _heartbeat(self, news: AgentFacts | AgentBeat) -> None:
