@@ -1,6 +1,6 @@
-"""Tells the compute service of port levels: from the outbox, in batches, until delivered or overtaken.
+"""Tells the compute service of ports: from the outbox, in batches, until delivered or overtaken, or `once` (once.py).
 
-What is to be told stands in the outbox since the transaction that changed the level, so being killed loses none of it: what a notifier
+What is to be told stands in the outbox since the transaction that changed the port, so being killed loses none of it: what a notifier
 had taken is due again when its lease is over. Any number of notifiers share the work.
 """
 
@@ -16,7 +16,7 @@ import structlog
 
 from pileus.clients.compute import ComputeEvents, Delivery, ExternalEvent
 from pileus.errors import PileusError
-from pileus.network import outbox
+from pileus.network import once, outbox
 from pileus.store import Store
 from pileus.store.sql import Row
 
@@ -37,13 +37,15 @@ IDLE = 30.0
 
 
 class Notifier:
-    """`interval`: after a batch, events are gathered for so long before the next (s). `limit`: of one delivery (s)."""
+    """`interval`: after a batch, events are gathered for so long before the next (s). `limit`: of one delivery (s). `at_most_once`:
+    as Neutron's notifier."""
 
-    def __init__(self, store: Store, events: ComputeEvents, *, interval: float, limit: float) -> None:
+    def __init__(self, store: Store, events: ComputeEvents, *, interval: float, limit: float, at_most_once: bool = False) -> None:
         self._store = store
         self._events = events
         self._interval = interval
         self._limit = limit
+        self._send = self._once if at_most_once else self._until_delivered
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._taken: list[Row] = []
@@ -93,15 +95,25 @@ class Notifier:
             return IDLE
         if next_due > now:
             return min(IDLE, next_due - now)
+        sent = await self._send(now)
+        if sent and self._interval:
+            await asyncio.sleep(self._interval)
+        return 0.0 if sent else BUSY
+
+    async def _once(self, now: float) -> bool:
+        due = await self._store.write(outbox.take_out, now, BATCH)
+        if due:
+            await once.tell(self._events, [_event(row) for row in due], limit=self._limit)
+        return bool(due)
+
+    async def _until_delivered(self, now: float) -> bool:
         due = await self._store.write(outbox.take, now, now + self._limit + SETTLING, BATCH)
         if due:
             self._taken = due
             done, again = await self._deliver(due)
             await self._store.write(outbox.settle, done, again)
             self._taken = []
-            if self._interval:
-                await asyncio.sleep(self._interval)
-        return 0.0 if due else BUSY
+        return bool(due)
 
     async def _deliver(self, due: Sequence[Row]) -> tuple[list[Row], list[tuple[Row, float]]]:
         """What is done with, and what is to be tried again at which time."""
@@ -111,11 +123,11 @@ class Notifier:
         except (PileusError, OSError) as error:  # TimeoutError is an OSError
             log.warning("compute not told, trying again", events=len(due), cause=str(error) or type(error).__name__)
             return [], [(row, _later(row)) for row in due]
-        by_port = {answer.event.tag: answer for answer in answers}
+        by_event = {answer.event: answer for answer in answers}
         done: list[Row] = []
         again: list[tuple[Row, float]] = []
         for row in due:
-            if _settled(row, by_port.get(row["port_id"])):
+            if _settled(row, by_event.get(_event(row))):
                 done.append(row)
             else:
                 again.append((row, _later(row)))
@@ -130,8 +142,8 @@ def _settled(row: Row, answer: Delivery | None) -> bool:
         if answer.code != 200:
             log.error("compute refused an event", name=row["name"], port=row["port_id"], server=row["server_id"], code=answer.code)
         return True
-    if row["name"] in ("network-vif-unplugged", "network-vif-deleted"):
-        return True  # a server that is gone need not be told that its port is
+    if row["kind"] == "change" or row["name"] == "network-vif-unplugged":
+        return True  # of a server that is gone nobody keeps anything; one that comes is read when it does
     if row["attempts"] + 1 < MOST_NOT_THERE:
         return False
     log.error("compute does not know the server, giving up", name=row["name"], port=row["port_id"], server=row["server_id"])

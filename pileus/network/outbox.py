@@ -1,8 +1,10 @@
-"""What the compute service still has to be told: one row a port, written with the change that it tells of.
+"""What the compute service still has to be told: one row a port and kind, written with the change that it tells of.
 
-A later event of a port overtakes an earlier one that was not delivered, and a new binding or its end overtakes both. A notifier takes
-what is due under a lease of its own: until it has settled, or the lease is over, nobody else sends anything of that port, so a port's
-events keep their order however many notifiers there are.
+Of kind `level` (plugged, unplugged, failed) there are rows only where compute waits for them (`Config.notify`); of kind `change`
+(what compute keeps of a port is another now, or the port is gone) always. A later event overtakes an earlier one of its kind that was
+not delivered, never one of the other kind; a new binding or its end overtakes levels. A notifier takes what is due under a lease of its
+own: until it has settled, or the lease is over, nobody else sends anything of that port and kind, so these events keep their order
+however many notifiers there are.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import and_, bindparam, case, delete, func, select, update
+from sqlalchemy import and_, bindparam, case, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pileus.network.config import Config
@@ -24,18 +26,29 @@ from pileus.store.sql import Row, rows
 COMPUTE = "compute:"
 """How the device owner of a server's port begins: only of those compute is told."""
 
+Kind = Literal["level", "change"]
+CHANGED, DELETED = "network-changed", "network-vif-deleted"
+"""Events of kind `change`."""
+
 # Built once: some of these run for every boot.
 _DROP = delete(outbox).where(outbox.c.port_id == bindparam("port"))
+_DROP_LEVEL = _DROP.where(outbox.c.kind == "level")
 _NEXT = select(func.min(outbox.c.due_at))
 _DUE = (
-    select(outbox.c.port_id)
+    select(outbox.c.port_id, outbox.c.kind)
     .where(outbox.c.due_at <= bindparam("now"))
     .order_by(outbox.c.due_at)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
-_TAKE = update(outbox).where(outbox.c.port_id.in_(_DUE)).values(due_at=bindparam("until"), lease=bindparam("by")).returning(outbox)
-_LEASED = and_(outbox.c.port_id == bindparam("port"), outbox.c.lease == bindparam("by"))
+_TAKE = (
+    update(outbox)
+    .where(tuple_(outbox.c.port_id, outbox.c.kind).in_(_DUE))
+    .values(due_at=bindparam("until"), lease=bindparam("by"))
+    .returning(outbox)
+)
+_TAKE_OUT = delete(outbox).where(tuple_(outbox.c.port_id, outbox.c.kind).in_(_DUE)).returning(outbox)
+_LEASED = and_(outbox.c.port_id == bindparam("port"), outbox.c.kind == bindparam("of"), outbox.c.lease == bindparam("by"))
 _DONE = delete(outbox).where(_LEASED, outbox.c.version == bindparam("sent"))
 _RELEASE = (
     update(outbox)
@@ -61,13 +74,23 @@ _PUT = {"sqlite": _put(sqlite.insert(outbox)), "postgresql": _put(postgresql.ins
 
 
 def put(tx: Tx, config: Config, port: Row, generation: int, name: str) -> bool:
-    """Note an event; whether anybody is to be told of it."""
-    if not config.notify or not port["device_owner"].startswith(COMPUTE) or not port["device_id"]:
+    """Note what became of a port's level; whether anybody is to be told of it."""
+    return config.notify and _note(tx, port, "level", generation, name)
+
+
+def put_change(tx: Tx, port: Row, name: str) -> bool:
+    """Note that what compute keeps of a port is another now (`CHANGED`), or that the port is gone (`DELETED`); whether anybody is to be
+    told of it. Not for what compute asked for itself."""
+    return _note(tx, port, "change", port["generation"], name)
+
+
+def _note(tx: Tx, port: Row, kind: Kind, generation: int, name: str) -> bool:
+    if not port["device_owner"].startswith(COMPUTE) or not port["device_id"]:
         return False
     now = time.time()
     values = {
         "port_id": port["id"],
-        "kind": "level",
+        "kind": kind,
         "version": uuid.uuid4().hex,
         "generation": generation,
         "name": name,
@@ -81,11 +104,12 @@ def put(tx: Tx, config: Config, port: Row, generation: int, name: str) -> bool:
     return True
 
 
-def drop(tx: Tx, config: Config, port_ids: Sequence[str]) -> None:
-    """These were overtaken: bound anew, or gone."""
+def drop(tx: Tx, config: Config, port_ids: Sequence[str], *, gone: bool = False) -> None:
+    """The levels of these were overtaken: bound anew, or `gone`, then whatever else is noted of them, too. (Where no levels are told
+    that is left to be said: compute knows nothing of the server, and there it ends.)"""
     if config.notify:
         for port_id in sorted(port_ids):  # one by one: in the same order as everybody
-            tx.execute(_DROP, {"port": port_id})
+            tx.execute(_DROP if gone else _DROP_LEVEL, {"port": port_id})
 
 
 def next_due(tx: Tx) -> float | None:
@@ -100,13 +124,22 @@ def take(tx: Tx, now: float, until: float, limit: int) -> list[Row]:
     return sorted(taken, key=lambda row: (row["created_at"], row["port_id"]))
 
 
+def take_out(tx: Tx, now: float, limit: int) -> list[Row]:
+    """The same, and they are in the outbox no more: what comes of them nobody will know."""
+    return sorted(rows(tx, _TAKE_OUT, now=now, most=limit), key=lambda row: (row["created_at"], row["port_id"]))
+
+
 def settle(tx: Tx, done: Sequence[Row], again: Sequence[tuple[Row, float]]) -> None:
     """Forget what was delivered, put off the rest until the given times. What took an event's place meanwhile is due now; what is no
     more ours stays as it is."""
     now = time.time()
-    later = {row["port_id"]: at for row, at in again}
-    for row in sorted([*done, *(row for row, _ in again)], key=lambda row: str(row["port_id"])):
-        which = {"port": row["port_id"], "by": row["lease"], "sent": row["version"]}
-        if row["port_id"] not in later and tx.execute(_DONE, which).rowcount == 1:
+    later = {(row["port_id"], row["kind"]): at for row, at in again}
+    for row in sorted([*done, *(row for row, _ in again)], key=_key):
+        which = {"port": row["port_id"], "of": row["kind"], "by": row["lease"], "sent": row["version"]}
+        if _key(row) not in later and tx.execute(_DONE, which).rowcount == 1:
             continue
-        tx.execute(_RELEASE, which | {"then": later.get(row["port_id"], now), "now": now})
+        tx.execute(_RELEASE, which | {"then": later.get(_key(row), now), "now": now})
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["port_id"], row["kind"]

@@ -39,6 +39,9 @@ VNIC_TYPE = "normal"
 MAX_PAIRS = 10
 MAC_TRIES = 16
 """Random MACs tried; two of them alike are one chance in 2^24 for each port of the network."""
+KEPT = ("mac", "fixed_ips", "security_groups", "vnic_type", "profile")
+"""What a compute service keeps of a server's port, and is told of when it changes. (That a network is renamed it is not, as from
+Neutron: it finds out when it looks by itself.)"""
 WIRED_BY = frozenset({"admin_state_up", "pairs", "port_security", "fixed_ips", "mac"})
 """What a bound port's host must be told of when it changes."""
 
@@ -156,6 +159,8 @@ def change(tx: Tx, config: Config, context: Context, port_id: str, changes: Mapp
     after = port | values
     if "fixed_ips" in changes:
         after["fixed_ips"] = fixed_ips.reassign(tx, config, network, subnets, after, changes["fixed_ips"])
+    if any(_kept(port, name) != _kept(after, name) for name in KEPT):
+        outbox.put_change(tx, after, outbox.CHANGED)
     return after, bool(after["host"]) and not WIRED_BY.isdisjoint(changes)
 
 
@@ -168,9 +173,10 @@ def remove(tx: Tx, config: Config, found: Sequence[Row], networks: Mapping[str, 
     told = set()
     for port in sorted(found, key=lambda port: str(port["id"])) if tell else ():
         outcome = readiness.apply(bindings.state(port), Event("delete", port["host"], port["generation"]))
-        if outcome.notice and outbox.put(tx, config, port, port["generation"], outcome.notice):
+        if outcome.notice and outbox.put_change(tx, port, outcome.notice):
             told.add(port["id"])
-    outbox.drop(tx, config, [port_id for port_id in ids if port_id not in told])
+    outbox.drop(tx, config, [port_id for port_id in ids if port_id not in told], gone=True)
+    outbox.drop(tx, config, sorted(told))
     for port in sorted(found, key=lambda port: str(port["network_id"])):
         if port["host"]:
             bindings.vacate(tx, networks[port["network_id"]], port["host"])
@@ -279,6 +285,11 @@ def _rebound(tx: Tx, config: Config, port: Row, network: Row, host: str, admin_u
     if outcome.notice:
         outbox.put(tx, config, port, before.generation, outcome.notice)
     return bindings.unbound(before, admin_up=admin_up)
+
+
+def _kept(port: Row, name: str) -> Any:
+    value = port.get(name)
+    return [(each["subnet_id"], each["ip"]) for each in value] if name == "fixed_ips" else value
 
 
 def _checked_pairs(pairs: Sequence[Mapping[str, str | None]], mac: str, secure: bool) -> list[dict[str, str]]:

@@ -71,6 +71,7 @@ TABLE: dict[tuple[Level, Kind], Step] = {
     ("plugged", "unbind"): Step("unbound"),
     ("wired", "unbind"): Step("unbound", "network-vif-unplugged"),
     ("failed", "unbind"): Step("unbound"),
+    ("unbound", "delete"): Step("unbound", "network-vif-deleted"),
     ("bound", "delete"): Step("unbound", "network-vif-deleted"),
     ("plugged", "delete"): Step("unbound", "network-vif-deleted"),
     ("wired", "delete"): Step("unbound", "network-vif-deleted"),

@@ -27,8 +27,8 @@ NOTIFIERS = "network-notifier"
 
 
 class Network:
-    """`client` is what compute uses. `notify`: compute is told of port levels (the `callback` plug signal), by what `notify_by` is
-    given before the start; without it nothing is noted for compute and no notifier runs."""
+    """`client` is what compute uses. Compute is told of changes of ports, with `notify` (the `callback` plug signal) of their levels,
+    too, by what `notify_by` is given before the start; without it no notifier runs here, and what is noted is another process's to tell."""
 
     def __init__(self, store: Store, bus: Bus, settings: Settings, *, notify: bool) -> None:
         self.store = store
@@ -44,7 +44,13 @@ class Network:
     def notify_by(self, events: ComputeEvents) -> None:
         """How compute is told. `events` stays the caller's to close."""
         network = self.config.settings.network
-        self._notifier = Notifier(self.store, events, interval=network.send_events_interval, limit=network.notify_timeout)
+        self._notifier = Notifier(
+            self.store,
+            events,
+            interval=network.send_events_interval,
+            limit=network.notify_timeout,
+            at_most_once=network.notify == "once",
+        )
 
     async def start(self) -> None:
         if self.config.notify and self._notifier is None:
@@ -84,7 +90,7 @@ class Network:
         """Compute has something to be told: by the notifier of this process, or of another one."""
         if self._notifier is not None:
             self._notifier.wake()
-        elif self.config.notify:
+        else:
             await self._bus.publish(OUTBOX, OutboxHint())
 
     async def _hinted(self, _: OutboxHint) -> None:

@@ -40,8 +40,8 @@ FILL = (
     "insert into network_free_addresses (subnet_id, last, first, taken, freed) select 'n' || i % 50, to_hex(i), to_hex(i), 0, i "
     "from generate_series(1, 20000) i",
     "insert into network_members select 'n' || i / 1000, 'h' || i % 1000, 3, '192.0.2.' || i % 1000, true from generate_series(1, 20000) i",
-    "insert into network_outbox (port_id, version, generation, name, server_id, attempts, created_at, due_at, lease) "
-    "select 'f' || i, 'v', 1, 'network-vif-plugged', 's' || i, 0, i, 4e9 + i, '' from generate_series(1, 20000) i",
+    "insert into network_outbox (port_id, kind, version, generation, name, server_id, attempts, created_at, due_at, lease) "
+    "select 'f' || i, 'level', 'v', 1, 'network-vif-plugged', 's' || i, 0, i, 4e9 + i, '' from generate_series(1, 20000) i",
     "insert into placement_consumers (id, project_id, user_id, generation, updated_at) select 's' || i, 'p' || i % 500, 'u', 1, i "
     "from generate_series(1, 20000) i",
     "insert into placement_allocations (consumer_id, provider_id, resource_class, used) select 's' || i, 'p1', 'VCPU', 1 "
@@ -89,6 +89,11 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
         servers.release(tx, CONFIG, "far3", [])
         one = ports.create_on(tx, CONFIG, ALICE, [(network_id, ports.NewPort("p-alice"))])[0]
         ports.delete_one(tx, CONFIG, ALICE, one["id"])
+        theirs = ports.NewPort("p-alice", device_id="theirs", device_owner="compute:nova")
+        two = ports.create_on(tx, CONFIG, ALICE, [(network_id, theirs)])[0]
+        ports.change(tx, CONFIG, ALICE, two["id"], {"fixed_ips": []})
+        ports.delete_one(tx, CONFIG, ALICE, two["id"])
+        outbox.take_out(tx, 4e9 - 1, 10)
 
     network_id = await store.write(prepared)
     with recorded() as seen:

@@ -352,6 +352,66 @@ async def test_a_port_that_another_compute_uses(cloud: Cloud, compute: FakeCompu
     ]
 
 
+@pytest.mark.parametrize("notify", [True, False])
+async def test_changes_of_a_servers_port_are_told_whatever_the_plug_signal(
+    store: AnyStore, bus: InProcessBus, compute: FakeCompute, notify: bool
+) -> None:
+    """Once each, and only what is another than before; a boot, a rebinding and a release are compute's own doing."""
+    cloud = Cloud(store, bus, compute)
+    cloud.service = Network(store, bus, Settings(network=NetworkSettings(send_events_interval=0)), notify=notify)
+    cloud.service.notify_by(compute)
+    await cloud.service.start()
+    app = face(cloud.service, authenticate, "http://pileus/identity", "http://pileus", Limits())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pileus") as session:
+        client = Client(session)
+        port = await cloud.boot("s1")
+        await cloud.boot("s1", key="k2")
+        assert await cloud.rows(tables.outbox) == []
+        path, before = f"/v2.0/ports/{port.port_id}", [{"subnet_id": ip.subnet_id, "ip_address": ip.address} for ip in port.fixed_ips]
+        for change in ({"name": "n"}, {"fixed_ips": before}, {"admin_state_up": False}, {"description": "d"}):
+            await client.put(path, {"port": change})
+            assert await cloud.rows(tables.outbox) == []
+        await client.put(path, {"port": {"fixed_ips": [{"subnet_id": before[0]["subnet_id"], "ip_address": "10.0.0.77"}]}})
+        await drained(cloud)
+        assert compute.told == [("network-changed", "completed", port.port_id)]
+        assert compute.batches[0][0].server_id == "s1"
+        await cloud.service.client.release("s1", keep=[])
+        assert await cloud.rows(tables.outbox) == []
+        network, _ = await client.network(cidr="10.7.0.0/24")
+        theirs = await client.port(network, device_id="s2", device_owner="compute:nova")
+        nobodys = await client.port(network)
+        await client.put(f"/v2.0/ports/{nobodys['id']}", {"port": {"fixed_ips": []}})
+        await client.delete(f"/v2.0/ports/{nobodys['id']}")
+        await client.delete(f"/v2.0/ports/{theirs['id']}")
+        await drained(cloud)
+        assert compute.told[1:] == [("network-vif-deleted", "completed", theirs["id"])]
+    await cloud.service.close()
+
+
+async def test_a_change_and_a_level_of_one_port_do_not_overtake_each_other(store: AnyStore, bus: InProcessBus) -> None:
+    cloud, compute = Cloud(store, bus, FakeCompute()), FakeCompute()
+    (port,) = await noted(cloud, 1)
+    row = next(row for row in await cloud.rows(tables.ports) if row["id"] == port.port_id)
+    assert await store.write(outbox.put_change, row, outbox.CHANGED)
+    assert await store.write(outbox.put_change, row, outbox.CHANGED)
+    now = time.time()
+    both = await taken(cloud, now, until=now + 50)
+    assert sorted((row["kind"], row["name"]) for row in both) == [("change", "network-changed"), ("level", "network-vif-plugged")]
+    level, change = sorted(both, key=lambda row: str(row["kind"]), reverse=True)
+    await store.write(outbox.settle, [change], [(level, now)])  # of one lease, and each for itself
+    assert [row["kind"] for row in await cloud.rows(tables.outbox)] == ["level"]
+    await cloud.boot("s0", key="k2")  # bound anew: what was to be told of the first binding is overtaken
+    assert await store.write(outbox.put_change, row, outbox.CHANGED)
+    await cloud.boot("s0", key="k3")
+    assert [row["kind"] for row in await cloud.rows(tables.outbox)] == ["change"]
+    compute.code = lambda event: 404
+    cloud.service.notify_by(compute)
+    await cloud.service.start()
+    await drained(cloud)
+    assert compute.told == [("network-changed", "completed", port.port_id)]  # once: of a server that is gone nobody keeps anything
+    await cloud.service.close()
+
+
 async def test_with_the_local_signal_nothing_is_noted(store: AnyStore, bus: InProcessBus, compute: FakeCompute) -> None:
     cloud = Cloud(store, bus, compute)
     cloud.service = Network(store, bus, Settings(), notify=False)

@@ -22,6 +22,9 @@ from pileus.network.tables import ports as table
 from pileus.store import Tx
 from pileus.store.sql import Row
 
+TOLD = frozenset({"host", *ports.KEPT})
+"""Of changes of these compute may have to be told."""
+
 
 def _fixed_ips(name: str, value: Any) -> list[WantedIP] | None:
     if value is None:
@@ -204,7 +207,7 @@ async def update(network: Network, call: Call) -> Reply:
         raise invalid("fixed_ips", "'None' is not a list")
     row, told = await network.store.write(_update, network.config, call.context, call.path["id"], values)
     await network.tell(told)
-    if "host" in values:
+    if not TOLD.isdisjoint(values):
         await network.wake()
     return Reply(200, {"port": shape(row, call.context)})
 
