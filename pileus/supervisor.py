@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import select
 import signal
 import sys
 import time
@@ -22,12 +23,17 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 """Seconds before a child that died is started again: doubled each time that it dies young."""
 YOUNG = 30.0
+LOOK = 0.2
+"""Seconds between looks for a signal while children start."""
+PATIENCE = 60.0
+"""Seconds that a child may take to end, before it is killed."""
 
 Work = Callable[[int, Callable[[], None]], None]
 """What a child does: its index, and what to call when it is ready."""
 
 _PR_SET_PDEATHSIG = 1
-_OURS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_TOLD = {signal.SIGTERM, signal.SIGINT}
+_OURS = {signal.SIGCHLD, *_TOLD}
 
 
 @dataclass
@@ -49,13 +55,21 @@ def supervise(count: int, work: Work, ready: Callable[[], None]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
     children = {index: _fork(index, work, FIRST_PAUSE) for index in range(count)}
     try:
-        for child in children.values():
-            if os.read(child.ready, 1) != b"!":
-                raise StartupError("not started: see above")
-        ready()
-        _watch(children, work)
+        if all(_becomes_ready(child) for child in children.values()):
+            ready()
+            _watch(children, work)
     finally:
         _end(children)
+
+
+def _becomes_ready(child: _Child) -> bool:
+    """False where we are told to end before. Raises StartupError where the child has died."""
+    while signal.sigtimedwait(_TOLD, 0) is None:
+        if select.select([child.ready], [], [], LOOK)[0]:
+            if os.read(child.ready, 1) != b"!":
+                raise StartupError("not started: see above")
+            return True
+    return False
 
 
 def _watch(children: dict[int, _Child], work: Work) -> None:
@@ -124,8 +138,17 @@ def _end(children: dict[int, _Child]) -> None:
     for child in children.values():
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGTERM)
-    for child in children.values():
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(child.pid, 0)
-        os.close(child.ready)
+    left, ends = dict(children), time.monotonic() + PATIENCE
+    while left:
+        for index, _ in _dead(left):
+            os.close(left.pop(index).ready)
+        if not left:
+            break
+        if (wait := ends - time.monotonic()) > 0:
+            signal.sigtimedwait({signal.SIGCHLD}, wait)
+            continue
+        for child in left.values():
+            log.error("a process does not end; it is killed", pid=child.pid)
+            os.kill(child.pid, signal.SIGKILL)
+        ends = time.monotonic() + PATIENCE
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)

@@ -36,6 +36,7 @@ FLOORS: list[tuple[str, ...]] = [
         "pileus.metrics",
         "pileus.metrics_server",
         "pileus.gather",
+        "pileus.hearing",
         "pileus.together",
         "pileus.lockfile",
         "pileus.process",

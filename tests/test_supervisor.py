@@ -97,3 +97,25 @@ def test_a_failure_at_the_start_ends_all_of_it(tmp_path: Path) -> None:
         assert parent.returncode == 1
         assert told.splitlines() == ["pileus: no such thing", "pileus: not started: see above"]
         assert all(gone(pid) for pid in pids(tmp_path, 0))
+
+
+def test_it_ends_when_told_while_a_child_does_not_become_ready(tmp_path: Path) -> None:
+    """The child leaves SIGTERM to its default, as a process does that has not installed its handlers yet."""
+    program = PROGRAM.replace("    told()\n", "    signal.sigwait({signal.SIGUSR1})\n").replace("SIG_BLOCK", "SIG_UNBLOCK")
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        until(lambda: pids(tmp_path, 0) and pids(tmp_path, 1))
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(LIMIT) == 0
+        assert parent.stdout is not None
+        assert parent.stdout.read() == ""
+
+
+def test_a_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    program = PROGRAM.replace("    signal.sigwait({signal.SIGTERM})\n", "    signal.sigwait({signal.SIGUSR1})\n")
+    program = program.replace("import supervise", "import supervise\nimport pileus.supervisor\npileus.supervisor.PATIENCE = 0.2")
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(LIMIT) == 0
+        assert all(gone(pid) for index in (0, 1) for pid in pids(tmp_path, index))

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 from sqlalchemy import and_, bindparam, case, select, update
 
-from pileus.compute.hosts import DEAF, EARS, deaf_to
+from pileus.compute.hosts import EARS, deaf_to
 from pileus.compute.tables import host_beats, hosts
+from pileus.hearing import DEAF
 from pileus.messages import HostBeat, HostFacts
 from pileus.settings import Compute
 from pileus.store import Tx

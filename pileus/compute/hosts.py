@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, func, select, update
 
 from pileus.clients.placement import Inventory
 from pileus.compute.tables import host_beats, hosts, servers
+from pileus.hearing import silent_before
 from pileus.messages import HostFacts
 from pileus.settings import Compute
 from pileus.store import Tx
@@ -29,8 +30,6 @@ def inventories(facts: HostFacts, settings: Compute) -> dict[str, Inventory]:
 
 EARS = ""
 """The name under which the control plane notes that it hears."""
-DEAF = 20.0
-"""Seconds without its own echo after which the control plane hears nobody: silence proves nothing then."""
 
 _beats = host_beats.alias("beats")
 _ears = host_beats.alias("ears")
@@ -90,8 +89,7 @@ def deaf_to(hearing_at: float | None, hearing_since: float | None, settings: Com
     """Whoever was heard of later than this is up. Minus infinity: nobody is known to be down."""
     if hearing_at is None or hearing_since is None:
         return now - settings.service_down_time
-    limit = min(now, hearing_at + DEAF) - settings.service_down_time
-    return limit if hearing_since <= limit else float("-inf")
+    return silent_before(hearing_at, hearing_since, settings.service_down_time, now)
 
 
 def change(tx: Tx, service_id: str, /, **values: Any) -> Row | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, case, or_, select, update
 
 from pileus.errors import NotFound
+from pileus.hearing import DEAF, silent_before
 from pileus.messages import AgentBeat, AgentFacts
 from pileus.network.tables import agent_beats, agents
 from pileus.store import Tx
@@ -19,8 +20,6 @@ KINDS = {"Open vSwitch agent": "pileus-openvswitch-agent", DHCP: "pileus-dhcp-ag
 """Agent type → binary."""
 EARS = ""
 """The name under which the rpc workers note that they hear."""
-DEAF = 20.0
-"""Seconds without their own echo after which they hear nobody: silence proves nothing then."""
 
 # Built once: these run every second, the last one for every port that is bound.
 _BEATS = agent_beats.c
@@ -69,8 +68,7 @@ def is_dead(tx: Tx, host: str, down_time: float) -> bool:
     beat, ears = found.get(host), found.get(EARS)
     if beat is None or ears is None:
         return False
-    limit = min(time.time(), ears["heartbeat_at"] + DEAF) - down_time
-    return bool(ears["started_at"] <= limit and beat["heartbeat_at"] < limit)
+    return bool(beat["heartbeat_at"] < silent_before(ears["heartbeat_at"], ears["started_at"], down_time, time.time()))
 
 
 def show(tx: Tx, agent_id: str) -> Row:

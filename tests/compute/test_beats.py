@@ -19,6 +19,7 @@ from pileus.compute.hostwatch import HostWatch
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.service import Compute
 from pileus.compute.tables import host_beats
+from pileus.hearing import DEAF
 from pileus.host.heartbeat import Heartbeat, marked
 from pileus.messages import BEAT, FactsWanted, GuestNow, HostBeat, HostFacts, HostReport, facts_subject, from_host
 from pileus.settings import Compute as Limits
@@ -179,7 +180,7 @@ class Silence(RuleBasedStateMachine):
         self.engine.dispose()
 
     def silent(self, name: str) -> bool:
-        limit = min(self.now, self.heard_at + hosts.DEAF) - LIMITS.service_down_time
+        limit = min(self.now, self.heard_at + DEAF) - LIMITS.service_down_time
         return self.since <= limit and self.seen[name] <= limit
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 19.0, 21.0, 59.0, 100.0]))
@@ -196,7 +197,7 @@ class Silence(RuleBasedStateMachine):
     @rule()
     def echo(self) -> None:
         beats.hearing(self.tx)
-        if self.heard_at < self.now - hosts.DEAF:
+        if self.heard_at < self.now - DEAF:
             self.since = self.now
         self.heard_at = self.now
 
