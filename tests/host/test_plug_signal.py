@@ -58,8 +58,10 @@ class Local:
 
 
 class Callback:
+    reread = True
+
     def __init__(self, bus: InProcessBus) -> None:
-        self.callback = CallbackSignal("h1", bus, question_limit=1.0)
+        self.callback = CallbackSignal("h1", bus, question_limit=1.0, reread=self.reread)
         self.signal: PlugSignal = self.callback
 
     async def wired(self, port: PortWiring) -> None:
@@ -72,6 +74,12 @@ class Callback:
         pass
 
 
+class Story(Callback):
+    """As Nova: events alone."""
+
+    reread = False
+
+
 @pytest.fixture
 async def bus() -> AsyncIterator[InProcessBus]:
     made = InProcessBus()
@@ -79,7 +87,7 @@ async def bus() -> AsyncIterator[InProcessBus]:
     await made.close()
 
 
-@pytest.fixture(params=[Local, Callback])
+@pytest.fixture(params=[Local, Callback, Story])
 def bench(request: pytest.FixtureRequest, bus: InProcessBus) -> Bench:
     made: Bench = request.param(bus)
     return made
@@ -211,3 +219,29 @@ async def test_callback_looks_again_when_words_may_have_been_lost(bus: InProcess
     signal.look_again()
     async with asyncio.timeout(plug_signal.FIRST_LOOK / 2):
         assert "signalled" in await waiting
+
+
+async def test_callback_without_reading_again_believes_events_alone(bus: InProcessBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    async def answer(request: ReadinessRequest) -> Readiness:
+        asked.append(request.port_ids)
+        return Readiness({"a": 1}, {})
+
+    monkeypatch.setattr(plug_signal, "FIRST_LOOK", 0.01)
+    bus.serve(from_hosts(READINESS), ReadinessRequest, answer)
+    signal = CallbackSignal("h1", bus, question_limit=1.0, reread=False)
+    signal.expect(SERVER, [port("a")])
+    waiting = asyncio.create_task(signal.ready(SERVER, [port("a")], 0.1))
+    await asyncio.sleep(0)
+    signal.look_again()  # words may have been lost: nobody cares
+    with pytest.raises(TimeoutError):
+        await waiting  # though the port is ready
+    signal.expect(SERVER, [port("a", 7)])
+    await signal.event(HostEvent(SERVER, "network-vif-plugged", "completed", "a"))  # of an older binding, perhaps: it is believed
+    assert "signalled" in await signal.ready(SERVER, [port("a", 7)], 5)
+    signal.expect(SERVER, [port("a")])
+    await signal.event(HostEvent(SERVER, "network-vif-plugged", "failed", "a"))
+    with pytest.raises(PlugFailed, match="port a could not be wired"):
+        await signal.ready(SERVER, [port("a")], 5)
+    assert asked == []
