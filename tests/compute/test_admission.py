@@ -13,14 +13,14 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import Connection, create_engine, func, select, text
+from sqlalchemy import Connection, create_engine, func, select, text, update
 
 from pileus.compute import actions, admission, builds, creation, leases, outcomes, quotas, servers
 from pileus.compute.actions import Stale
 from pileus.compute.creation import Creation, NewServer
 from pileus.compute.lifecycle import Failure
 from pileus.compute.tables import actions as actions_table
-from pileus.compute.tables import hosts, usage
+from pileus.compute.tables import hosts, usage, workers
 from pileus.context import SYSTEM, Context
 from pileus.errors import TooManyRequests
 from pileus.messages import Observed, Progress
@@ -432,3 +432,19 @@ async def test_a_host_is_not_given_more_than_it_may(store: AnyStore) -> None:
     assert await store.write(builds.enter, "h1", 0)
     await store.write(builds.leave, "h1")
     assert not await store.write(builds.enter, "h1", 2)
+
+
+async def test_a_worker_that_was_silent_for_an_hour_is_forgotten_and_may_come_back(store: AnyStore) -> None:
+    def silent(tx: Tx, name: str, seconds: float) -> None:
+        leases.join(tx, name)
+        tx.execute(update(workers).where(workers.c.id == name).values(seen_at=time.time() - seconds))
+
+    def living(tx: Tx) -> list[str]:
+        return sorted(tx.execute(select(workers.c.id)).scalars())
+
+    await store.write(silent, "alive", leases.FORGOTTEN - 60)
+    await store.write(silent, "dead", leases.FORGOTTEN + 1)
+    await store.write(leases.forget_dead)
+    assert await store.read(living) == ["alive"]
+    await store.write(leases.beat, "dead")
+    assert await store.read(living) == ["alive", "dead"]
