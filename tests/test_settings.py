@@ -64,6 +64,32 @@ def test_lists_and_tables_from_the_environment() -> None:
     assert found.host.bridge_mappings == {"a": "eth1", "b": "eth2"}
 
 
+@pytest.mark.parametrize("name", ["heal_instance_info_cache", "compute.heal_instance_info_cache"])
+def test_the_story_s_name_of_a_setting_is_known_everywhere(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "pileus.toml"
+    file.write_text(f"{name} = 600\n")
+    variable = f"PILEUS_{name.upper().replace('.', '__')}"
+    for found, origins in (
+        configuration.load(file, {}),
+        configuration.load(environ={variable: "600"}),
+        configuration.load(environ={}, flags={name: 600}),
+    ):
+        assert found.compute.heal_instance_info_cache_interval == 600.0
+        assert list(origins) == ["compute.heal_instance_info_cache_interval"]
+    assert set(configuration.ALIASES.values()) <= {key for key, _ in configuration.leaves(settings.Settings)}
+    assert not set(configuration.ALIASES) & {key for key, _ in configuration.leaves(settings.Settings)}
+
+
+def test_one_source_may_not_call_a_setting_by_two_names(tmp_path: Path) -> None:
+    file = tmp_path / "pileus.toml"
+    file.write_text("[compute]\nheal_instance_info_cache = 600\nheal_instance_info_cache_interval = 60\n")
+    with pytest.raises(StartupError, match="are one setting"):
+        configuration.load(file, {})
+    file.write_text("[compute]\nheal_instance_info_cache = 600\n")
+    found, _ = configuration.load(file, {"PILEUS_COMPUTE__HEAL_INSTANCE_INFO_CACHE_INTERVAL": "60"})
+    assert found.compute.heal_instance_info_cache_interval == 60.0  # another source wins, as always
+
+
 @pytest.mark.parametrize("name", ["PILEUS_ADMIN_PASSWORD", "PILEUS_IDENTITY__ADMIN_PASSWORD"])
 def test_a_secret_is_taken_and_never_shown(name: str) -> None:
     found, origins = configuration.load(environ={name: "open-sesame"})
