@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "install-parts"
 PARTS = ("qemu-system-x86", "qemu-utils", "openvswitch-switch", "dnsmasq-base", "iproute2")
-ENGINES = ("postgresql", "nats-server")
+ENGINES = ("postgresql", "nats-server", "systemd", "chromium")
 
 
 @dataclass
