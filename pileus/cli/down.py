@@ -7,7 +7,7 @@ import select
 import signal
 from pathlib import Path
 
-from pileus.cli.statefolder import running_pid
+from pileus.cli.statefolder import LOCKS, running_parts, running_pid
 from pileus.errors import StartupError
 from pileus.settings import Settings
 
@@ -18,12 +18,12 @@ PATIENCE = 30.0
 def down(settings: Settings, *, guests: bool) -> None:
     """Print what was done. Raises StartupError."""
     state = Path(settings.state)
-    pid = running_pid(state)
-    if pid is None:
-        print(f"no cloud runs in {state}")
-    else:
-        stop(state, pid, settings.api.drain + PATIENCE)
+    running = running_parts(state)
+    for lock, pid in running:
+        stop(state, pid, settings.api.drain + PATIENCE, lock)
         print(f"the cloud in {state} has ended (pid {pid})")
+    if not running:
+        print(f"no cloud runs in {state}")
     if guests:
         from pileus.cli.teardown import POWER_OFF, teardown
 
@@ -32,14 +32,14 @@ def down(settings: Settings, *, guests: bool) -> None:
         print("ended: " + (", ".join(gone) if gone else "there was nothing"))
 
 
-def stop(state: Path, pid: int, limit: float) -> None:
+def stop(state: Path, pid: int, limit: float, lock: str = LOCKS[0]) -> None:
     """Tell a cloud to end and wait until it has. Raises StartupError past the limit, and where we may not."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        if running_pid(state) != pid:
+        if running_pid(state, lock) != pid:
             return  # it ended, and the number is somebody else's by now
         signal.pidfd_send_signal(handle, signal.SIGTERM)
         ended, _, _ = select.select([handle], [], [], limit)

@@ -12,6 +12,9 @@ from pileus.errors import StartupError
 GUESTS, SWITCH, DHCP = "guests", "switch", "dhcp"
 """Folders of a real host's parts."""
 
+LOCKS = ("lock", "lock-compute", "lock-network")
+"""Who runs here holds one: a cloud or a whole host, or each side of a host whose two sides are processes of their own."""
+
 
 @dataclass(frozen=True)
 class Login:
@@ -33,10 +36,10 @@ def is_held_while_running(state: Path) -> bool:
     return (state / "lock").exists()
 
 
-def running_pid(state: Path) -> int | None:
+def running_pid(state: Path, lock: str = LOCKS[0]) -> int | None:
     """The process that holds the folder's lock; None when nobody does. Raises StartupError where the folder is not readable."""
     try:
-        file = (state / "lock").open("r")
+        file = (state / lock).open("r")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -48,6 +51,11 @@ def running_pid(state: Path) -> int | None:
             text = file.read().strip()
             return int(text) if text.isdigit() and _is_pileus(int(text)) else None
     return None
+
+
+def running_parts(state: Path) -> list[tuple[str, int]]:
+    """Lock and process of whoever runs here: one, or the two sides of a host. Raises StartupError."""
+    return [(lock, pid) for lock in LOCKS if (pid := running_pid(state, lock)) is not None]
 
 
 def login(state: Path) -> Login:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from pileus.cli.statefolder import DHCP, GUESTS, SWITCH, running_pid
+from pileus.cli.statefolder import DHCP, GUESTS, SWITCH, running_parts
 from pileus.errors import StartupError
 from pileus.settings import Settings
 
@@ -22,7 +22,7 @@ POWER_OFF = 10.0
 def teardown(settings: Settings) -> list[str]:
     """End all of it; what was ended, in words. Raises StartupError where that is not possible (not root, a cloud still runs)."""
     state = Path(settings.state).absolute()
-    if (pid := running_pid(state)) is not None:
+    for _, pid in running_parts(state):
         raise StartupError(f"the cloud in {state} still runs (pid {pid})")
     if not (state / GUESTS).is_dir():
         return []  # no real host was ever here

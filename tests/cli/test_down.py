@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,33 @@ def test_teardown_leaves_a_running_cloud_alone(tmp_path: Path) -> None:
         with pytest.raises(StartupError, match="still runs"):
             teardown(Settings(state=str(cloud.state)))
         assert cloud.process.poll() is None
+
+
+SIDE = """
+import signal, sys
+from pathlib import Path
+from pileus.lockfile import claimed
+with claimed(Path(sys.argv[1]), sys.argv[2]):
+    print("ready", flush=True)
+    signal.sigwait({signal.SIGTERM})
+"""
+
+
+def test_down_ends_both_sides_of_a_host_that_are_processes_of_their_own(tmp_path: Path) -> None:
+    from pileus.cli.teardown import teardown
+    from pileus.settings import Settings
+
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for lock in ("lock-compute", "lock-network"):
+            words = [sys.executable, "-c", f"import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]){SIDE}"]
+            side = stack.enter_context(subprocess.Popen([*words, str(tmp_path), lock, "pileus"], stdout=subprocess.PIPE, text=True))
+            stack.callback(side.kill)
+            assert side.stdout is not None
+            assert side.stdout.readline() == "ready\n"
+            sides.append(side)
+        with pytest.raises(StartupError, match="still runs"):
+            teardown(Settings(state=str(tmp_path)))
+        told = pileus("down", "--state", tmp_path)
+        assert all(f"(pid {side.pid})" in told.stdout for side in sides)
+        assert [side.wait(10) for side in sides] == [0, 0]
