@@ -192,7 +192,11 @@ class Compute(Section, frozen=True):
     ] = 23.0
     queue_limit: Annotated[Seconds, Meta(description="How long a create may wait for its turn. 0: for ever.")] = 3600.0
     blocked_limit: Annotated[
-        Seconds, Meta(description="How long a create that fits nowhere waits for room before it fails. 0: it fails at once, as in Nova.")
+        Seconds,
+        Meta(
+            description="How long a create that fits nowhere waits for room before it fails. 0: it fails at once, as in Nova. One that "
+            "only waits for other builds to end has `queue_limit`."
+        ),
     ] = 60.0
     schedule_limit: Annotated[Seconds, Meta(description="Limit of choosing and claiming a host, all tries together.")] = 30.0
     network_limit: Annotated[Seconds, Meta(description="Limit of one call to the network service.")] = 30.0
@@ -345,12 +349,15 @@ class Network(Section, frozen=True):
         Meta(description="With `callback`: after a notification, events for the compute API are gathered this long before the next."),
     ] = 2.0
     notify_timeout: Annotated[float, Meta(gt=0, description="Limit of one notification request to the compute API.")] = 30.0
-    report_interval: Annotated[Seconds, Meta(description="The agent gathers reports for this long before it sends them as one.")] = 0.0
+    report_interval: Annotated[
+        Seconds, Meta(description="With `lanes`, the agent gathers reports for this long before it sends them as one.")
+    ] = 0.0
     rpc_timeout: Annotated[
         float,
         Meta(
             gt=0,
-            description="Longest wait for the answer to one RPC of an agent; the first tries wait less, and it is tried until answered.",
+            description="Longest wait for the answer to one RPC of an agent; the first tries wait less, and it is tried until answered. "
+            "With `network.agent_loop` serial, details and reports wait so long at first, and then twice as long each time.",
         ),
     ] = 60.0
     agent_down_time: Annotated[float, Meta(gt=0, description="An agent not heard of for so long counts as dead.")] = 75.0
@@ -431,6 +438,9 @@ class Simulated(Section, frozen=True):
     delete_flow: Annotated[Seconds, Meta(description="Deleting one flow by a call of its own (`network.flow_deletion` blocking).")] = 0.0
     delete_flow_bundled: Annotated[Seconds, Meta(description="Deleting one flow among others of a bundle.")] = 0.0
     add_member: Annotated[Seconds, Meta(description="Adding or removing one address of a security group's remote members.")] = 0.0
+    flows_per_port: Annotated[
+        Count, Meta(description="Flows of a port before any rule: as many as on the real switch; 43 in Neutron. So many must be deleted.")
+    ] = 17
     jitter: Annotated[float, Meta(ge=0, le=1, description="Latencies vary by this part, evenly.")] = 0.0
     fail_start: Annotated[float, Meta(ge=0, le=1, description="Probability that a guest does not start.")] = 0.0
     fail_wire: Annotated[float, Meta(ge=0, le=1, description="Probability that wiring a port fails.")] = 0.0

@@ -11,9 +11,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from pileus.bus import Bus, Subscription
-from pileus.host.agent import Agent, WireError
+from pileus.host.agent import Agent
 from pileus.host.chores import Chores
 from pileus.host.network_side import Beside
+from pileus.host.ports import WireError
 from pileus.host.switch import Switch, SwitchError
 from pileus.messages import Holdings, HoldingsWanted, PortsDone, PortsOrder, holdings_subject, order_subject
 

@@ -7,7 +7,7 @@ kernel's cache, and a machine that loses power loses its hollow guests, too. A w
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from pileus.errors import StartupError
 from pileus.host.hypervisor.simulated import SimulatedGuest
 from pileus.host.hypervisor.simulated import World as Guests
 from pileus.host.switch import SwitchPort
+from pileus.host.switch.simulated import Named
 from pileus.host.switch.simulated import World as Ports
 from pileus.messages import GuestSpec
 
@@ -26,11 +27,17 @@ create table if not exists guests (
 create table if not exists ports (
     host text, port text, network text, tap text, generation int, wired int, primary key (host, port)
 ) without rowid;
+create table if not exists flows (host text, port text, count int, sets text, primary key (host, port)) without rowid;
+create table if not exists members (host text, name text, address text, primary key (host, name, address)) without rowid;
 """
 _GUEST = "insert or replace into guests values (?, ?, ?, ?, ?, ?, ?)"
 _GUEST_GONE = "delete from guests where host = ? and server = ?"
 _PORT = "insert or replace into ports values (?, ?, ?, ?, ?, ?)"
 _PORT_GONE = "delete from ports where host = ? and port = ?"
+_FLOWS = "insert or replace into flows values (?, ?, ?, ?)"
+_FLOWS_GONE = "delete from flows where host = ? and port = ?"
+_MEMBER = "insert or ignore into members values (?, ?, ?)"
+_MEMBER_GONE = "delete from members where host = ? and name = ? and address = ?"
 
 
 class Ledger:
@@ -80,6 +87,18 @@ class Ledger:
             world.networks[port] = network
             if wired:
                 world.wired_networks.add(network)
+        for port, count, sets in self._database.execute("select port, count, sets from flows where host = ?", (host,)):
+            world.port_flows[port] = count
+            world.named[port] = frozenset((name, direction) for name, direction in msgspec.json.decode(sets))
+        members: dict[str, set[str]] = {}
+        for name, address in self._database.execute("select name, address from members where host = ?", (host,)):
+            members.setdefault(name, set()).add(address)
+        needed = {name for named in world.named.values() for name, _ in named}
+        for name, addresses in members.items():
+            if name in needed:
+                world.sets[name] = frozenset(addresses)
+            else:  # left by a process that was killed before it dropped them
+                self.write_members(host, name, (), addresses)
         return world
 
     def write_guest(self, host: str, server: str, guest: SimulatedGuest | None) -> None:
@@ -94,6 +113,18 @@ class Ledger:
             self._database.execute(_PORT_GONE, (host, port_id))
         else:
             self._database.execute(_PORT, (host, port_id, network, port.tap, port.generation, port.wired))
+
+    def write_flows(self, host: str, port_id: str, count: int, named: Named) -> None:
+        if count:
+            self._database.execute(_FLOWS, (host, port_id, count, msgspec.json.encode(sorted(named))))
+        else:
+            self._database.execute(_FLOWS_GONE, (host, port_id))
+
+    def write_members(self, host: str, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        self._database.execute("begin")
+        self._database.executemany(_MEMBER_GONE, [(host, set_id, address) for address in left])
+        self._database.executemany(_MEMBER, [(host, set_id, address) for address in joined])
+        self._database.execute("commit")
 
 
 class KeptGuests(Guests):
@@ -113,3 +144,12 @@ class KeptPorts(Ports):
     def changed(self, port_ids: Sequence[str]) -> None:
         for port_id in port_ids:
             self._ledger.write_port(self._host, port_id, self.ports.get(port_id), self.networks.get(port_id, ""))
+            self._ledger.write_flows(self._host, port_id, self.port_flows.get(port_id, 0), self.named.get(port_id, frozenset()))
+
+    def set_changed(self, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        self._ledger.write_members(self._host, set_id, joined, left)
+
+    def lost(self) -> None:
+        for set_id, addresses in self.sets.items():
+            self._ledger.write_members(self._host, set_id, (), addresses)
+        super().lost()

@@ -13,7 +13,18 @@ from pileus.host.dhcp import Dhcp
 from pileus.host.heartbeat import Heartbeat
 from pileus.host.switch import Switch
 from pileus.host.tunnels import TYPES as TUNNELS
-from pileus.messages import AgentFacts, FactsWanted, MembersChanged, PortsChanged, PortWiring, facts_subject, members_subject, ports_subject
+from pileus.messages import (
+    AgentFacts,
+    FactsWanted,
+    MembersChanged,
+    PortsChanged,
+    PortWiring,
+    SecurityChanged,
+    facts_subject,
+    members_subject,
+    ports_subject,
+    security_subject,
+)
 from pileus.settings import Settings
 
 BEATS = 2.2
@@ -64,6 +75,7 @@ class NetworkPart:
         self._subscriptions = [
             bus.subscribe(ports_subject(self.name), PortsChanged, self.agent.update),
             bus.subscribe(members_subject(self.name), MembersChanged, self.agent.members),
+            bus.subscribe(security_subject(self.name), SecurityChanged, self.agent.security),
             bus.subscribe(facts_subject(self.name), FactsWanted, self._wanted),
         ]
         self._forget = bus.on_reconnect(self._heartbeat.beat)

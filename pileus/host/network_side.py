@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from pileus.host.agent import Agent, Level
+from pileus.host.agent import Agent
+from pileus.host.ports import Level
 from pileus.host.steps import first_of
 from pileus.host.switch import Switch
 from pileus.messages import PortWiring

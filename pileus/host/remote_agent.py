@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from pileus.bus import Bus, BusError, NoAnswer, Subscription
-from pileus.host.agent import Level, WireError
 from pileus.host.chores import Chores
+from pileus.host.ports import Level, WireError
 from pileus.host.reporter import PAUSE, growing_limits
 from pileus.host.switch import SwitchError
 from pileus.messages import Holdings, HoldingsWanted, PortsDone, PortsOrder, PortWiring, holdings_subject, order_subject

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import structlog
 
 from pileus.bus import Bus, BusError
 from pileus.messages import LEVELS, DeviceLevels, PortLevel, Taken, from_host
+from pileus.metrics import AGENT_REPORT
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,17 @@ def growing_limits(most: float) -> Iterator[float]:
         limit = min(limit * 2, most)
 
 
+def doubling_limits(limit: float) -> Iterator[float]:
+    """The same as Neutron's agents have it: as long as allowed, twice as long after each try, at most ten times."""
+    most = 10 * limit
+    while True:
+        yield limit
+        limit = min(2 * limit, most)
+
+
 class Reporter:
+    """What is put is sent by `run`, or whenever `flush` is called."""
+
     def __init__(self, host: str, bus: Bus, settings: Network) -> None:
         self._host = host
         self._bus = bus
@@ -45,16 +56,26 @@ class Reporter:
             await self._some.wait()
             if self._settings.report_interval:
                 await asyncio.sleep(self._settings.report_interval)
-            batch = [self._waiting.pop(key) for key in list(self._waiting)[:BATCH]]
-            if not self._waiting:
-                self._some.clear()
-            await self._send(batch)
+            await self._send(self._take(BATCH), growing_limits(self._settings.rpc_timeout))
 
-    async def _send(self, batch: list[PortLevel]) -> None:
-        for limit in growing_limits(self._settings.rpc_timeout):
-            try:
-                await self._bus.request(from_host(self._host, LEVELS), DeviceLevels(self._host, batch), Taken, timeout=limit)
-                return
-            except BusError as error:
-                log.warning("report not taken, trying again", ports=len(batch), cause=str(error))
-                await asyncio.sleep(PAUSE)
+    async def flush(self, step: int) -> None:
+        """Send all that waits now, `step` ports a call and one call after the other; returns when all is taken."""
+        limits = doubling_limits(self._settings.rpc_timeout)
+        for _ in range(0, len(self._waiting), step):
+            await self._send(self._take(step), limits)
+
+    def _take(self, most: int) -> list[PortLevel]:
+        batch = [self._waiting.pop(key) for key in list(self._waiting)[:most]]
+        if not self._waiting:
+            self._some.clear()
+        return batch
+
+    async def _send(self, batch: list[PortLevel], limits: Iterable[float]) -> None:
+        with AGENT_REPORT.time():
+            for limit in limits:
+                try:
+                    await self._bus.request(from_host(self._host, LEVELS), DeviceLevels(self._host, batch), Taken, timeout=limit)
+                    return
+                except BusError as error:
+                    log.warning("report not taken, trying again", ports=len(batch), cause=str(error))
+                    await asyncio.sleep(PAUSE)

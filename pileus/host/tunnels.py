@@ -106,14 +106,14 @@ class Tunnels:
     async def run(self) -> None:
         """Ask what is wanted, and now and then all: a lost hint is made good."""
         limits = growing_limits(self._settings.rpc_timeout)
-        rounds = _rounds(self._settings.members_interval)
-        again = next(rounds)
+        times = rounds(self._settings.members_interval)
+        again = next(times)
         while True:
             try:
                 async with asyncio.timeout_at(again):
                     await self._some.wait()
             except TimeoutError:
-                again = next(rounds)
+                again = next(times)
                 self._wanted |= self._networks.keys()
             self._some.clear()
             networks = {key: self._networks[key].version for key in self._wanted if key in self._networks}
@@ -178,7 +178,7 @@ class Tunnels:
                 await self._switch.members(network_id, frozenset(network.addresses))
 
 
-def _rounds(interval: float) -> Iterator[float]:
+def rounds(interval: float) -> Iterator[float]:
     """When to ask all: each host at times of its own."""
     at = asyncio.get_running_loop().time()
     while True:

@@ -11,9 +11,10 @@ import pytest
 
 from pileus import settings
 from pileus.bus.inprocess import InProcessBus
-from pileus.host import agent
-from pileus.host.agent import Agent, WireError
+from pileus.host.agent import Agent
+from pileus.host.agent_loops import Lanes
 from pileus.host.dhcp import SimulatedDhcp
+from pileus.host.ports import WireError
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.messages import (
     DETAILS,
@@ -192,7 +193,7 @@ async def test_at_start_ours_are_wired_and_strangers_removed() -> None:
 
 
 async def test_an_agent_that_starts_anew_wires_all_again_and_goes_on_with_what_it_was_doing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent, "STAND_SPREAD", 0.1)
+    monkeypatch.setattr(Lanes, "restart_spread", 0.1)
     async with rig(wire=0.02, unplug=0.05) as made:
         ports = [port(name) for name in "abc"]
         await made.plugged(*ports)

@@ -13,7 +13,6 @@ import pytest
 
 from pileus.bus.inprocess import Fate, InProcessBus
 from pileus.host import agent_server, plug_signal, remote_agent, reporter
-from pileus.host.agent import WireError
 from pileus.host.compute_part import ComputeAlone, ComputeParts
 from pileus.host.dhcp import SimulatedDhcp
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
@@ -21,6 +20,7 @@ from pileus.host.hypervisor.simulated import World as Guests
 from pileus.host.images import ImageCache
 from pileus.host.network_part import NetworkPart, NetworkParts
 from pileus.host.network_side import Beside, NetworkSide
+from pileus.host.ports import WireError
 from pileus.host.switch import SwitchError
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.host.switch.simulated import World as Ports

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pileus import settings
 from pileus.host.privileged import tap_name
-from pileus.host.switch import SwitchError, SwitchPort, Tap
+from pileus.host.switch import Filter, FlowDeletion, SwitchError, SwitchPort, Tap
 from pileus.host.switch.watching import Watches
 from pileus.messages import PortWiring
 
-Step = Literal["open_tap", "plug", "wire", "members", "unplug", "dhcp_device"]
+Step = Literal["open_tap", "plug", "wire", "members", "address_set", "unplug", "dhcp_device"]
 
-_FLOWS_OF_PORT, _FLOWS_OF_NETWORK, _FLOWS_OF_DHCP = 10, 2, 4
+_FLOWS_OF_RULE, _FLOWS_OF_NETWORK, _FLOWS_OF_DHCP = 1, 2, 4
 LAST_TAG = 4094
+
+Named = frozenset[tuple[str, str]]
+"""Sets that a port's rules name, each with the direction."""
 
 
 @dataclass
@@ -36,14 +39,33 @@ class World:
     members: dict[str, frozenset[str]] = field(default_factory=dict)
     """Tunnel network → the addresses of the other hosts that packets for all are sent to."""
 
+    port_flows: dict[str, int] = field(default_factory=dict)
+    """Wired port → flows of its own."""
+    named: dict[str, Named] = field(default_factory=dict)
+    """Wired port → the sets that its rules name."""
+    sets: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Set → its addresses."""
+
     def changed(self, port_ids: Sequence[str]) -> None:
         """Ports have come, changed or gone."""
+
+    def set_changed(self, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        """A set has other addresses now; it is gone with its last one and with `lost`."""
+
+    def lost(self) -> None:
+        """All flows are gone: those of ports, networks and sets."""
+        self.ports = {port_id: replace(port, wired=0) for port_id, port in self.ports.items()}
+        for kept in (self.wired_networks, self.members, self.port_flows, self.named, self.sets):
+            kept.clear()
+        self.changed(list(self.ports))
 
     @property
     def flows(self) -> int:
         """How many flows a real switch would hold for this."""
-        ports = sum(1 for port in self.ports.values() if port.wired)
-        return ports * _FLOWS_OF_PORT + len(self.wired_networks) * _FLOWS_OF_NETWORK + len(self.dhcp) * _FLOWS_OF_DHCP
+        directions = Counter(set_id for set_id, _ in {pair for named in self.named.values() for pair in named})
+        members = sum(len(self.sets.get(set_id, ())) * count for set_id, count in directions.items())
+        networks = len(self.wired_networks) * _FLOWS_OF_NETWORK + len(self.dhcp) * _FLOWS_OF_DHCP
+        return sum(self.port_flows.values()) + members + networks
 
     @property
     def tags(self) -> int:
@@ -70,10 +92,7 @@ class SimulatedSwitch:
 
     def reset(self) -> None:
         """The switch restarts: flows are lost, ports stay, `on_reset` is called."""
-        self.world.ports = {port_id: replace(port, wired=0) for port_id, port in self.world.ports.items()}
-        self.world.wired_networks.clear()
-        self.world.members.clear()
-        self.world.changed(list(self.world.ports))
+        self.world.lost()
         if self.on_reset is not None:
             self.on_reset()
 
@@ -105,7 +124,7 @@ class SimulatedSwitch:
         if known is None or known.generation != port.generation:
             self._watches.put(fresh)
 
-    async def wire(self, port: PortWiring) -> None:
+    async def wire(self, port: PortWiring, rules: Filter | None = None) -> None:
         await self._take(self._settings.wire)
         self._meet_fault("wire")
         if self._settings.fail_wire and self._random.random() < self._settings.fail_wire:
@@ -113,21 +132,46 @@ class SimulatedSwitch:
         known = self.world.ports.get(port.port_id)
         if known is None:
             raise SwitchError(f"port {port.port_id} is not plugged here")
+        passing = rules.rules if rules is not None else ()
+        named = frozenset((rule.remote_set, rule.direction) for rule in passing if rule.remote_set is not None)
+        unknown = sorted({set_id for set_id, _ in named} - self.world.sets.keys())
+        if unknown:
+            raise SwitchError(f"port {port.port_id}: its rules name a set of addresses that the switch was not told: {unknown[0]}")
         self.world.ports[port.port_id] = replace(known, wired=port.generation)
+        self.world.port_flows[port.port_id] = self._settings.flows_per_port + len(passing) * _FLOWS_OF_RULE
+        self.world.named[port.port_id] = named
         self.world.wired_networks.add(port.network_id)
         self.world.changed([port.port_id])
+
+    async def address_set(self, set_id: str, addresses: Collection[str]) -> None:
+        self._meet_fault("address_set")
+        before, after = self.world.sets.get(set_id, frozenset()), frozenset(addresses)
+        await self._take(self._settings.add_member * len(before ^ after))
+        self.world.sets[set_id] = after
+        self.world.set_changed(set_id, after - before, before - after)
+
+    async def drop_sets(self, set_ids: Collection[str]) -> None:
+        for set_id in set_ids:
+            gone = self.world.sets.get(set_id, frozenset())
+            await self._take(self._settings.add_member * len(gone))
+            self.world.sets.pop(set_id, None)
+            self.world.set_changed(set_id, (), gone)
 
     async def members(self, network_id: str, addresses: Collection[str]) -> None:
         self._meet_fault("members")
         if network_id in self.world.wired_networks:
             self.world.members[network_id] = frozenset(addresses)
 
-    async def unplug(self, port_ids: Sequence[str]) -> None:
+    async def unplug(self, port_ids: Sequence[str], *, deletion: FlowDeletion = "deferred") -> None:
         await self._take(self._settings.unplug)
         self._meet_fault("unplug")
+        a_flow = self._settings.delete_flow if deletion == "blocking" else self._settings.delete_flow_bundled
+        await self._take(a_flow * sum(self.world.port_flows.get(port_id, 0) for port_id in port_ids))
         for port_id in port_ids:
             self.world.ports.pop(port_id, None)
             self.world.networks.pop(port_id, None)
+            self.world.port_flows.pop(port_id, None)
+            self.world.named.pop(port_id, None)
             self.world.taps.discard(tap_name(port_id))
             self._watches.drop(port_id)
         self.world.changed(port_ids)

@@ -1,0 +1,366 @@
+"""What the security groups of the ports here let pass: asked for when a group's first port comes, kept right by hints.
+
+What is known of a group's rules, and of a set of addresses that rules name, has a version. A hint about rules brings all of them; one
+about a set says what has changed since the version before: one that fits is taken, one that does not is a reason to ask, as is a while
+without any. So hints may be lost, doubled or come in any order (law 1). What they change is noted here (`news`), and told to the switch
+by the agent's loop (`Ports.renew`): a set by itself, rules by wiring the ports that they are for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from pileus.bus import Bus, BusError
+from pileus.host.locks import Locks
+from pileus.host.reporter import PAUSE, growing_limits
+from pileus.host.switch import Filter, Switch, SwitchError
+from pileus.host.tunnels import rounds
+from pileus.messages import (
+    SECURITY,
+    AddressSet,
+    GroupRules,
+    PortWiring,
+    Security,
+    SecurityChanged,
+    SecurityRequest,
+    SecurityRule,
+    SetChange,
+    from_host,
+)
+from pileus.settings import Network
+
+log = structlog.get_logger(__name__)
+
+PATIENCE = 3.0
+"""Seconds that a port waits for the rules of a group, from when they were first asked for. Then it is wired with what is known, so
+closed, and opened as soon as there is an answer."""
+
+
+@dataclass
+class _Group:
+    """`version` -1: nothing is known yet."""
+
+    since: float
+    ports: set[str] = field(default_factory=set)
+    version: int = -1
+    stateful: bool = True
+    rules: tuple[SecurityRule, ...] = ()
+    named: frozenset[str] = frozenset()
+    known: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its rules are, and the sets that they name."""
+
+
+@dataclass
+class _Set:
+    """`version` -1: nothing is known yet. `hinted`: the newest version that was heard of."""
+
+    groups: set[str] = field(default_factory=set)
+    version: int = -1
+    hinted: int = -1
+    addresses: set[str] = field(default_factory=set)
+
+
+class SecurityGroups:
+    """`run` is its owner's to start. `news` is set when there is something that the switch must be told: `stale_ports` are those
+    whose rules may be others now, and `tell_stale` tells the sets."""
+
+    def __init__(self, host: str, switch: Switch, bus: Bus, settings: Network) -> None:
+        self.news = asyncio.Event()
+        self.stale_ports: set[str] = set()
+        self._host = host
+        self._switch = switch
+        self._bus = bus
+        self._settings = settings
+        self._groups: dict[str, _Group] = {}
+        self._sets: dict[str, _Set] = {}
+        self._ports: dict[str, tuple[str, ...]] = {}
+        self._filters: dict[tuple[str, ...], Filter] = {}
+        self._asks = asyncio.Event()
+        self._heard_of = False
+        # What the switch has been told. Flows of a port may name the sets of the rules that it had, as long as it is not known
+        # that it has others: `_held`.
+        self._locks = Locks()
+        self._wired: dict[str, Filter | None] = {}
+        self._told: dict[str, frozenset[str]] = {}
+        self._stale_sets: set[str] = set()
+        self._held: dict[str, tuple[frozenset[str], ...]] = {}
+        self._uses: Counter[str] = Counter()
+        self._unused: set[str] = set()
+        self._resets = 0
+
+    def enter(self, ports: Iterable[PortWiring]) -> None:
+        """Ports that come here, or whose groups are others now: what is not known of these is asked for at once."""
+        for port in ports:
+            groups = tuple(sorted(set(port.security_groups))) if port.port_security else ()
+            if self._ports.get(port.port_id, ()) == groups:
+                continue
+            self._leave(port.port_id, frozenset(groups))
+            self._ports[port.port_id] = groups
+            for group_id in groups:
+                if group_id not in self._groups:
+                    self._groups[group_id] = _Group(time.monotonic())
+                    self._asks.set()
+                self._groups[group_id].ports.add(port.port_id)
+
+    def leave(self, port_ids: Iterable[str]) -> None:
+        """Ports that go; what is known of a group goes with its last one. Of the flows that they had, see `gone`."""
+        for port_id in port_ids:
+            self._leave(port_id, frozenset())
+            self.stale_ports.discard(port_id)
+
+    async def ready(self, port: PortWiring) -> tuple[Filter | None, bool]:
+        """The rules to wire a port with, and whether all that they rest on is known: waits for that for a while, and tells the switch
+        the sets. Raises SwitchError."""
+        self.enter([port])
+        for group_id in self._ports.get(port.port_id, ()):
+            await self._until_known(group_id)
+        rules = self.rules(port)
+        await self.hold(port.port_id, rules)
+        return rules, self.is_known(port.port_id)
+
+    def is_known(self, port_id: str) -> bool:
+        """Whether all that the port's rules rest on is."""
+        return all(self._groups[group_id].known.is_set() for group_id in self._ports.get(port_id, ()))
+
+    def is_wired(self, port_id: str, rules: Filter | None) -> bool:
+        """Whether the port's flows stand for these rules."""
+        return port_id in self._wired and self._wired[port_id] == rules
+
+    def rules(self, port: PortWiring) -> Filter | None:
+        """What is known to pass, at this moment."""
+        if not port.port_security:
+            return None
+        key = self._ports.get(port.port_id, ())
+        found = self._filters.get(key)
+        if found is None:
+            groups = [self._groups[group_id] for group_id in key]
+            rules = dict.fromkeys(rule for group in groups for rule in group.rules)
+            found = self._filters[key] = Filter(all(group.stateful for group in groups), tuple(rules))
+        return found
+
+    async def hold(self, port_id: str, rules: Filter | None) -> None:
+        """Before a port is wired with these: the sets that they name stay, and are told where they were not. Raises SwitchError."""
+        named = _named(rules.rules) if rules is not None else frozenset[str]()
+        held = self._held.get(port_id, ())
+        if named not in held:
+            self._held[port_id] = (*held, named)
+            self._uses.update(named)
+        for set_id in sorted(named):
+            if set_id not in self._told:
+                await self._tell(set_id)
+
+    async def wired(self, port_id: str, rules: Filter | None) -> None:
+        """A port has been wired with these: what it had before is used by it no more."""
+        self._wired[port_id] = rules
+        self._release(port_id, _named(rules.rules) if rules is not None else frozenset())
+        await self._drop_unused()
+
+    def look(self, port: PortWiring) -> None:
+        """A port has just been wired: were its rules changed meanwhile?"""
+        if not self.is_wired(port.port_id, self.rules(port)):
+            self.stale_ports.add(port.port_id)
+            self.news.set()
+
+    async def gone(self, port_ids: Iterable[str]) -> None:
+        """The flows of these are gone from the switch: sets that no other port needs go, too."""
+        for port_id in port_ids:
+            self._wired.pop(port_id, None)
+            self._release(port_id, None)
+        await self._drop_unused()
+
+    def reset(self) -> None:
+        """The switch has lost its flows: whoever wires a port tells it the sets anew."""
+        self._resets += 1
+        self._wired.clear()
+        self._told.clear()
+        self._held.clear()
+        self._uses.clear()
+        self._unused.clear()
+
+    async def tell_stale(self) -> bool:
+        """Tell the switch the sets that have changed. False: it did not take some; they stay noted."""
+        stale, self._stale_sets = self._stale_sets, set()
+        for set_id in sorted(stale):
+            try:
+                if set_id in self._told:
+                    await self._tell(set_id)
+            except SwitchError as error:
+                log.warning("the switch did not take a set of addresses, trying again", set=set_id, cause=str(error))
+                self._stale_sets.add(set_id)
+        await self._drop_unused()
+        return not self._stale_sets
+
+    async def changed(self, message: SecurityChanged) -> None:
+        """A hint."""
+        for told in message.groups:
+            group = self._groups.get(told.group_id)
+            if group is not None and told.version > group.version:
+                self._take_rules(group, told)
+        for change in message.sets:
+            known = self._sets.get(change.set_id)
+            if known is not None:
+                self._take_hint(known, change)
+        self._see_known()
+
+    async def run(self) -> None:
+        """Ask what is wanted, and now and then all: a lost hint is made good."""
+        limits = growing_limits(self._settings.rpc_timeout)
+        times = rounds(self._settings.members_interval)
+        again = next(times)
+        while True:
+            try:
+                async with asyncio.timeout_at(again):
+                    await self._asks.wait()
+            except TimeoutError:
+                again = next(times)
+            self._asks.clear()
+            if not self._groups and not self._heard_of:
+                continue
+            try:
+                await self._ask(next(limits))
+                limits = growing_limits(self._settings.rpc_timeout)
+            except BusError as error:
+                log.warning("nobody says what security groups are, asking again", groups=len(self._groups), cause=str(error))
+                await asyncio.sleep(PAUSE)
+                self._asks.set()
+            except Exception:
+                log.exception("an answer about security groups was not understood; they are asked for again in a while")
+
+    async def _ask(self, limit: float) -> None:
+        """All in one question, whose list is also what this host wants to hear of."""
+        groups = {group_id: group.version for group_id, group in self._groups.items()}
+        sets = {set_id: known.version for set_id, known in self._sets.items()}
+        question = SecurityRequest(self._host, groups, sets)
+        answer = await self._bus.request(from_host(self._host, SECURITY), question, Security, timeout=limit)
+        self._heard_of = bool(groups)
+        for told in answer.groups:
+            group = self._groups.get(told.group_id)
+            if group is not None and told.version >= group.version:
+                self._take_rules(group, told)
+        for members in answer.sets:
+            known = self._sets.get(members.set_id)
+            if known is not None:
+                self._take_answer(known, members)
+        self._see_known()
+
+    def _take_rules(self, group: _Group, told: GroupRules) -> None:
+        group.version = told.version
+        if told.stateful == group.stateful and set(told.rules) == set(group.rules):
+            return
+        group.stateful, group.rules = told.stateful, tuple(told.rules)
+        self._name(told.group_id, group, _named(group.rules))
+        self._filters.clear()
+        self.stale_ports |= group.ports
+        self.news.set()
+
+    def _take_answer(self, known: _Set, told: AddressSet) -> None:
+        """The truth, unless a hint of something newer came before it."""
+        if told.version < known.version:
+            return
+        known.version, known.addresses = told.version, set(told.addresses)
+        if known.hinted > told.version:
+            self._asks.set()
+        self._stale(told.set_id)
+
+    def _take_hint(self, known: _Set, change: SetChange) -> None:
+        known.hinted = max(known.hinted, change.version)
+        if known.version < 0 or change.version <= known.version:
+            return
+        known.addresses = known.addresses - set(change.left) | set(change.joined)
+        if change.before == known.version:
+            known.version = change.version
+        else:
+            self._asks.set()
+        self._stale(change.set_id)
+
+    def _stale(self, set_id: str) -> None:
+        self._stale_sets.add(set_id)
+        self.news.set()
+
+    def _see_known(self) -> None:
+        for group in self._groups.values():
+            if group.known.is_set() or group.version < 0:
+                continue
+            if all(self._sets[set_id].version >= 0 for set_id in group.named):
+                group.known.set()
+                self.stale_ports |= group.ports
+                self.news.set()
+
+    async def _until_known(self, group_id: str) -> None:
+        group = self._groups.get(group_id)
+        if group is None:
+            return  # its last port was removed meanwhile
+        try:
+            async with asyncio.timeout(max(0.0, group.since + PATIENCE - time.monotonic())):
+                await group.known.wait()
+        except TimeoutError:
+            log.warning("nobody says what a security group lets pass; what it would is dropped until then", group=group_id)
+
+    def _leave(self, port_id: str, staying: frozenset[str]) -> None:
+        for group_id in self._ports.pop(port_id, ()):
+            group = self._groups[group_id]
+            group.ports.discard(port_id)
+            if not group.ports and group_id not in staying:
+                self._name(group_id, group, frozenset())
+                del self._groups[group_id]
+                self._filters.clear()
+
+    def _name(self, group_id: str, group: _Group, named: frozenset[str]) -> None:
+        """A group's rules name these sets now: those that are new here are asked for, those that no group names are forgotten."""
+        for set_id in named - group.named:
+            if set_id not in self._sets:
+                self._sets[set_id] = _Set()
+                self._asks.set()
+            self._sets[set_id].groups.add(group_id)
+        for set_id in group.named - named:
+            self._sets[set_id].groups.discard(group_id)
+            if not self._sets[set_id].groups:
+                del self._sets[set_id]
+                self._unused.add(set_id)
+        group.named = named
+
+    def _release(self, port_id: str, kept: frozenset[str] | None) -> None:
+        for named in self._held.pop(port_id, ()):
+            if named == kept:
+                self._held[port_id] = (named,)
+                continue
+            self._uses.subtract(named)
+            self._unused |= {set_id for set_id in named if self._uses[set_id] <= 0}
+
+    async def _tell(self, set_id: str) -> None:
+        """What is known of a set, nothing where nothing is. Raises SwitchError."""
+        async with self._locks.of(set_id):
+            while True:
+                known, resets = self._sets.get(set_id), self._resets
+                addresses = frozenset(known.addresses) if known is not None else frozenset[str]()
+                if self._told.get(set_id) == addresses:
+                    return
+                await self._switch.address_set(set_id, addresses)
+                if resets == self._resets:
+                    self._told[set_id] = addresses
+
+    async def _drop_unused(self) -> None:
+        for set_id in sorted(self._unused):
+            async with self._locks.of(set_id):
+                self._unused.discard(set_id)
+                if set_id in self._sets or self._uses[set_id] > 0:
+                    continue
+                del self._uses[set_id]
+                if self._told.pop(set_id, None) is None:
+                    continue
+                try:
+                    await self._switch.drop_sets([set_id])
+                except SwitchError as error:
+                    log.warning("the switch did not drop a set of addresses, trying again", set=set_id, cause=str(error))
+                    self._told[set_id] = frozenset()
+                    self._unused.add(set_id)
+
+
+def _named(rules: Iterable[SecurityRule]) -> frozenset[str]:
+    return frozenset(rule.remote_set for rule in rules if rule.remote_set is not None)
