@@ -69,6 +69,9 @@ STORY = (
         "blocking",
         "One call for each flow, and the agent does nothing else meanwhile; the story's fourth change ends it.",
     ),
+    Choice(
+        "simulated.flows_per_port", 43, "About so many flows has a port in Neutron before any rule; hollow hosts delete them one by one."
+    ),
     Choice("network.notify", "once", "Neutron's notifier drops what it cannot deliver in about a second, and nobody sends it again."),
     Choice("network.send_events_interval", 2.0, "Events are gathered for 2 s after each notification: neutron's send_events_interval."),
     Choice("network.rpc_workers", 1, "One process took all agents' RPC; the story's second change makes it 20."),

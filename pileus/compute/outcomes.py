@@ -91,14 +91,15 @@ def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any], *, builds_
     return leases.due_of(tx, server["id"], but=action["id"])
 
 
-def blocked(tx: Tx, action: Row, server: Row, reason: str, limit: float) -> None:
-    """No host has room: its turn goes to the next. Looked at again after a while, and for the last time `limit` s after the first.
-    Raises Stale."""
+def blocked(tx: Tx, action: Row, server: Row, reason: str, limit: float | None) -> None:
+    """No host has room: its turn goes to the next. Looked at again after a while, and for the last time `limit` s after the first
+    (None: never for the last time). Raises Stale."""
     now = time.time()
     before = action["details"].get("blocked", {"since": now, "looks": 0})
     note = {"since": before["since"], "looks": before["looks"] + 1, "reason": reason}
-    end = note["since"] + limit
-    look_at = min(end, now + min(admission.RELOOK_MOST, admission.RELOOK_FIRST * 2 ** before["looks"]))
+    end = None if limit is None else note["since"] + limit
+    again = now + min(admission.RELOOK_MOST, admission.RELOOK_FIRST * 2 ** min(before["looks"], 10))
+    look_at = again if end is None else min(end, again)
     _give_up(tx, server, host=None, task_state=VERBS["create"].task)
     details = {**action["details"], "blocked": note}
     _must(actions.change(tx, action, state="blocked", due_at=look_at, deadline=end, details=details, stamps=action["stamps"]))

@@ -50,11 +50,13 @@ class Request:
 
 
 class NoValidHost(Exception):
-    """No host can take it now; the text counts the reasons. `never`: nor could any of them later, with all its room free."""
+    """No host can take it now; the text counts the reasons. `never`: nor could any of them later, with all its room free. `busy`: one
+    would, but for the builds that it has under way."""
 
-    def __init__(self, text: str, *, never: bool) -> None:
+    def __init__(self, text: str, *, never: bool, busy: bool = False) -> None:
         super().__init__(text)
         self.never = never
+        self.busy = busy
 
 
 def _nobody_cares() -> None:
@@ -93,7 +95,8 @@ class Scheduler:
             if await self._try(consumer, host, request, project_id, user_id):
                 return host.name
         never = bool(self._hosts) and not any(could_ever(host, request) for host in self._hosts.values())
-        raise NoValidHost(self._reasons(request), never=never)
+        busy = any(objection(host, request) is None for host in self._hosts.values())
+        raise NoValidHost(self._reasons(request), never=never, busy=busy)
 
     async def fresh(self) -> None:
         """The picture is no older than `PICTURE_AGE` afterwards."""

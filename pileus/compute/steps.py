@@ -34,7 +34,11 @@ class StepFailed(Exception):
 
 
 class NoRoom(Exception):
-    """No host has room for a server now; one may have it later."""
+    """No host has room for a server now; one may have it later. `limit`: seconds that it may wait for that, None: for ever."""
+
+    def __init__(self, text: str, limit: float | None) -> None:
+        super().__init__(text)
+        self.limit = limit
 
 
 class LeaseLost(Exception):
@@ -158,9 +162,11 @@ class Steps:
             )
         except NoValidHost as error:
             since = action["details"].get("blocked", {}).get("since", time.time())
-            if action["name"] != "create" or error.never or time.time() - since >= limits.blocked_limit:
+            # Builds end: who only waits for their places is in a queue, and not without room.
+            limit = (limits.queue_limit or None) if error.busy else limits.blocked_limit
+            if action["name"] != "create" or error.never or (limit is not None and time.time() - since >= limit):
                 raise StepFailed(Failure("claimed", "", str(error))) from None
-            raise NoRoom(str(error)) from None
+            raise NoRoom(str(error), limit) from None
         action["stamps"]["claimed"] = time.time()
 
     async def _allocate(self, action: Row, server: Row) -> list[PortWiring]:

@@ -359,7 +359,7 @@ class Worker:
         except StepFailed as failed:
             await self._failed(action, server, failed.failure)
         except NoRoom as error:
-            await self._blocked(action, server, str(error))
+            await self._blocked(action, server, str(error), error.limit)
         except HostFull:
             await self._turned_away(action, server)
         finally:
@@ -410,10 +410,9 @@ class Worker:
         await self._compute.bus.publish(desired_subject(str(server["host"])), desired)
         self._launch_all(waiting)
 
-    async def _blocked(self, action: Row, server: Row, reason: str) -> None:
+    async def _blocked(self, action: Row, server: Row, reason: str, limit: float | None) -> None:
         """No host has room: others have their turn until one has."""
         await self._steps.give_back(server)  # what an earlier worker may have left
-        limit = self._compute.settings.compute.blocked_limit
         await self._compute.store.write(outcomes.blocked, action, server, reason, limit)
         self._admitter.is_blocked()
 
