@@ -12,7 +12,7 @@ from typing import Any
 
 from pileus import tinyguest
 from pileus.host.privileged import tap_name
-from pileus.host.switch.flows import NETWORK_KIND, PORT_KIND, cookie, kind_of
+from pileus.host.switch.tables import NETWORK_KIND, PORT_KIND, cookie, kind_of
 from tests.chaos.faults import Scene
 from tests.chaos.load import Load
 from tests.chaos.truth import Told

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from pileus.host.switch.daemons import namespace_name
-from pileus.host.switch.flows import PORT_KIND, cookie
+from pileus.host.switch.tables import PORT_KIND, cookie
 
 _SPECIAL = frozenset({"br-int", "lo", "ovs-netdev"})
 

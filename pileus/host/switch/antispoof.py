@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pileus.host.switch.openflow import Value
+from pileus.host.switch.fields import Value
 from pileus.messages import PortWiring
 
 _ARP, _IPV4, _IPV6, _UDP, _ICMPV6 = 0x0806, 0x0800, 0x86DD, 17, 58
@@ -20,20 +20,29 @@ _BROADCAST_ADDRESS = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Rule:
-    """Packets of a port that match, the highest priority first."""
+    """Packets that match, the highest priority first."""
 
     priority: int
     match: Mapping[str, Value]
-    passes: bool = True
+
+
+_ICMP: Mapping[str, Value] = {"eth_type": _IPV6, "ip_proto": _ICMPV6}
+
+FORBIDDEN = (
+    # To a DHCP client's port only servers send.
+    Rule(100, {"eth_type": _IPV4, "ip_proto": _UDP, "udp_dst": 68}),
+    Rule(100, {"eth_type": _IPV6, "ip_proto": _UDP, "udp_dst": 546}),
+    Rule(100, {**_ICMP, "icmpv6_type": _ROUTER_ADVERTISEMENT}),
+    *(Rule(90, {**_ICMP, "icmpv6_type": kind}) for kind in (_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT)),
+)
+"""What no secured port may send, but for what `rules` allows it by a higher priority."""
 
 
 def rules(port: PortWiring) -> Iterator[Rule]:
-    """What a secured port may send and may not; what no rule names is dropped."""
+    """What a secured port may send; what no rule names is dropped."""
     mac = number_of_mac(port.mac)
     v4, v6 = _senders(port)
 
-    # To a DHCP client's port only servers send.
-    yield Rule(100, {"eth_type": _IPV4, "ip_proto": _UDP, "udp_dst": 68}, passes=False)
     dhcp = {"eth_type": _IPV4, "ip_proto": _UDP, "ipv4_src": 0, "ipv4_dst": _BROADCAST_ADDRESS, "udp_src": 68, "udp_dst": 67}
     yield Rule(90, {"eth_src": mac, **dhcp})
     for source, (address, mask) in v4:
@@ -42,23 +51,18 @@ def rules(port: PortWiring) -> Iterator[Rule]:
         yield Rule(80, {**arp, **_masked("arp_spa", address, mask, 32)})
         # A probe (RFC 5227) asks for the own address with no sender.
         yield Rule(80, {**arp, "arp_op": 1, "arp_spa": 0, **_masked("arp_tpa", address, mask, 32)})
-    icmp: dict[str, Value] = {"eth_type": _IPV6, "ip_proto": _ICMPV6}
-    yield Rule(100, {"eth_type": _IPV6, "ip_proto": _UDP, "udp_dst": 546}, passes=False)
-    yield Rule(100, {**icmp, "icmpv6_type": _ROUTER_ADVERTISEMENT}, passes=False)
-    for kind in (_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT):
-        yield Rule(90, {**icmp, "icmpv6_type": kind}, passes=False)
     for kind in (_ROUTER_SOLICITATION, *_LISTENER_TYPES):
-        yield Rule(80, {"eth_src": mac, **icmp, "ipv6_src": 0, "icmpv6_type": kind})
+        yield Rule(80, {"eth_src": mac, **_ICMP, "ipv6_src": 0, "icmpv6_type": kind})
     for source, (address, mask) in v6:
         sender = {"eth_src": source, "eth_type": _IPV6, **_masked("ipv6_src", address, mask, 128)}
         yield Rule(80, sender)
         target = _masked("nd_target", address, mask, 128)
-        solicit = {**icmp, "icmpv6_type": _NEIGHBOUR_SOLICITATION}
+        solicit = {**_ICMP, "icmpv6_type": _NEIGHBOUR_SOLICITATION}
         # Duplicate address detection (RFC 4862) asks for the own address with no sender.
         yield Rule(95, {**solicit, "eth_src": source, "ipv6_src": 0, **target})
         for link_address in (source, 0):
             yield Rule(95, {**solicit, **sender, "nd_sll": link_address})
-            advertise = {**icmp, "icmpv6_type": _NEIGHBOUR_ADVERTISEMENT, **sender, **target}
+            advertise = {**_ICMP, "icmpv6_type": _NEIGHBOUR_ADVERTISEMENT, **sender, **target}
             yield Rule(95, {**advertise, "nd_tll": link_address})
 
 

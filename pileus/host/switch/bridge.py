@@ -36,6 +36,7 @@ class Bridge(asyncio.Protocol):
         self._errors: dict[int, _Bundle] = {}
         self._commits: dict[int, _Bundle] = {}
         self._questions: dict[int, tuple[asyncio.Future[list[FoundFlow]], list[FoundFlow]]] = {}
+        self._calls: dict[int, asyncio.Future[None]] = {}
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -90,6 +91,23 @@ class Bridge(asyncio.Protocol):
         finally:
             self._questions.pop(xid, None)
 
+    async def call(self, change: Message, *, limit: float = 10.0) -> None:
+        """One change by itself, until the bridge says that it is done. Raises BridgeError, TimeoutError."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        xid = next(self._xids)
+        self._calls[xid] = answer
+        try:
+            self._send(openflow.encode(change, xid) + openflow.barrier(xid))
+            async with asyncio.timeout(limit):
+                await answer
+        finally:
+            self._calls.pop(xid, None)
+
+    def flush_zone(self, zone: int) -> None:
+        """Forget the connections of a conntrack zone, before whatever is sent next."""
+        if self._transport is not None and self.alive:
+            self._transport.write(openflow.flush_zone(zone, next(self._xids)))
+
     def close(self) -> None:
         """End the connection; the bridge goes on as it is."""
         self._on_close = lambda: None
@@ -122,6 +140,7 @@ class Bridge(asyncio.Protocol):
         waiting: list[asyncio.Future[None] | asyncio.Future[list[FoundFlow]]] = [self._greeted]
         waiting += [bundle.done for bundle in self._commits.values()]
         waiting += [answer for answer, _ in self._questions.values()]
+        waiting += self._calls.values()
         for future in waiting:
             if not future.done():
                 future.set_exception(lost)
@@ -146,12 +165,25 @@ class Bridge(asyncio.Protocol):
             return
         if xid in self._questions and not self._questions[xid][0].done():
             self._questions[xid][0].set_exception(BridgeError(text))
+        self._answer(xid, BridgeError(text))
         bundle = self._errors.get(xid)
         if bundle is None:
             return
         bundle.error = bundle.error or text
         if xid in self._commits:
             self._finish(xid)
+
+    def _barrier(self, xid: int, body: bytes) -> None:
+        self._answer(xid, None)
+
+    def _answer(self, xid: int, error: BridgeError | None) -> None:
+        call = self._calls.get(xid)
+        if call is None or call.done():
+            return
+        if error is None:
+            call.set_result(None)
+        else:
+            call.set_exception(error)
 
     def _bundle_control(self, xid: int, body: bytes) -> None:
         if openflow.bundle_kind(body) == openflow.BUNDLE_COMMITTED and xid in self._commits:
@@ -204,4 +236,5 @@ _HANDLERS: dict[int, Callable[[Bridge, int, bytes], None]] = {
     openflow.ECHO_REQUEST: Bridge._echo,
     openflow.MULTIPART_REPLY: Bridge._flow_stats,
     openflow.BUNDLE_CONTROL: Bridge._bundle_control,
+    openflow.BARRIER_REPLY: Bridge._barrier,
 }

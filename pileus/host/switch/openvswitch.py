@@ -20,14 +20,15 @@ from pileus.errors import StartupError
 from pileus.host import netlink, privileged
 from pileus.host.chores import Chores
 from pileus.host.privileged import Namespace, tap_name
-from pileus.host.switch import SwitchError, SwitchPort, Tap, rows, underlay
+from pileus.host.switch import Filter, FlowDeletion, SwitchError, SwitchPort, Tap, rows, underlay
 from pileus.host.switch.bridge import BridgeError
 from pileus.host.switch.daemons import borrow_device, database_socket, namespace_name, start_daemons
 from pileus.host.switch.database import Database
-from pileus.host.switch.flows import DHCP_KIND, PORT_KIND, Tunnel, cookie
+from pileus.host.switch.networks import Tunnel
 from pileus.host.switch.pipeline import Pipeline, Uplink
 from pileus.host.switch.rows import Plugged
 from pileus.host.switch.sockets import SwitchGone
+from pileus.host.switch.tables import DHCP_KIND, PORT_KIND, cookie
 from pileus.host.switch.taps import open_tap
 from pileus.host.switch.watching import Watches
 from pileus.messages import PortWiring
@@ -217,14 +218,20 @@ class OpenVSwitch:
         await self._renew(name, index, cookie(PORT_KIND, port.port_id))
         await self._database.add_port(name, port.network_id, lambda tag: rows.port_notes(port, index, self._bridge, tag))
 
-    async def wire(self, port: PortWiring) -> None:
-        await self._persist(lambda: self._wire(port))
+    async def wire(self, port: PortWiring, rules: Filter | None = None) -> None:
+        await self._persist(lambda: self._wire(port, rules))
 
-    async def _wire(self, port: PortWiring) -> None:
+    async def _wire(self, port: PortWiring, rules: Filter | None) -> None:
         plugged = self._database.plugged.get(tap_name(port.port_id))
         if plugged is None or plugged.ofport <= 0:
             raise SwitchError(f"port {port.port_id} is not plugged here")
-        await self._pipeline.wire(port, plugged.ofport, plugged.tag, self._way(port))
+        await self._pipeline.wire(port, plugged.ofport, plugged.tag, self._way(port), rules)
+
+    async def address_set(self, set_id: str, addresses: Collection[str]) -> None:
+        await self._persist(lambda: self._pipeline.sets.tell(set_id, addresses))
+
+    async def drop_sets(self, set_ids: Collection[str]) -> None:
+        await self._persist(lambda: self._pipeline.sets.drop(set_ids))
 
     async def members(self, network_id: str, addresses: Collection[str]) -> None:
         addresses = underlay.addresses(addresses)
@@ -234,9 +241,11 @@ class OpenVSwitch:
             await self._namespace.run(underlay.greet, strangers)
         await self._persist(lambda: self._pipeline.members(network_id, addresses))
 
-    async def unplug(self, port_ids: Sequence[str]) -> None:
+    async def unplug(self, port_ids: Sequence[str], *, deletion: FlowDeletion = "deferred") -> None:
         names = [tap_name(port_id) for port_id in port_ids]
         cookies = [cookie(PORT_KIND, port_id) for port_id in port_ids]
+        if deletion == "blocking":
+            await self._persist(lambda: self._pipeline.delete_one_by_one(cookies))
         await self._persist(lambda: self._remove(names, cookies))
         try:
             await self._namespace.run(privileged.delete_links, names)

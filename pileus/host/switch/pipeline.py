@@ -7,16 +7,32 @@ refused, what we thought we knew is wrong: the markers are read again, and it is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pileus.host.switch import SwitchError, flows
+from pileus.host.switch import Filter, SwitchError, flows, networks, security, tables
 from pileus.host.switch.bridge import Bridge, BridgeError, BridgeLost
-from pileus.host.switch.flows import BASE_KIND, DHCP_KIND, NETWORK_KIND, PORT_KIND, TUNNEL_KIND, UPLINK_KIND, Mark, Tunnel, cookie
-from pileus.host.switch.openflow import DeleteFlows, Message
+from pileus.host.switch.networks import Tunnel
+from pileus.host.switch.openflow import DeleteFlow, DeleteFlows, FoundFlow, Message
 from pileus.host.switch.rows import Plugged
+from pileus.host.switch.sets import AddressSets
 from pileus.host.switch.sockets import SwitchGone
+from pileus.host.switch.tables import (
+    BASE_KIND,
+    DHCP_KIND,
+    MARKER,
+    NETWORK_KIND,
+    PORT_KIND,
+    SET_KIND,
+    TUNNEL_KIND,
+    UPLINK_KIND,
+    WHOLE_COOKIE,
+    Mark,
+    cookie,
+    kind_of,
+)
 from pileus.messages import PortWiring
 
 _BUNDLE_LIMIT = 10.0
@@ -46,6 +62,7 @@ class Pipeline:
         self._bridges: dict[str, Bridge] = {}
         self._main = ""
         self._reading: asyncio.Task[None] | None = None
+        self.sets = AddressSets(self.marks, self._change, self._ask)
 
     async def connect(self, folder: Path, main: str, others: Sequence[str], *, limit: float) -> None:
         """Connect to the integration bridge and the physical ones. Raises OSError, TimeoutError, BridgeError."""
@@ -74,47 +91,57 @@ class Pipeline:
     async def read(self) -> bool:
         """Learn what is wired. False where our tables are not there (or another version of them): `reset`."""
         bridge = self._bridges[self._main]
-        found = await bridge.flows(table=flows.MARKER)
-        self.marks = flows.read_marks(found)
-        self._members.clear()
+        found = await bridge.flows(table=MARKER)
+        self._forget_all()
+        self.marks.update(tables.read_marks(found))
         await self._drop_half_uplinks()
-        base = [flow.cookie for flow in found if flows.kind_of(flow.cookie) == BASE_KIND]
-        return base == [flows.base_cookie()]
+        base = [flow.cookie for flow in found if kind_of(flow.cookie) == BASE_KIND]
+        return base == [tables.base_cookie()]
+
+    def _forget_all(self) -> None:
+        self.marks.clear()
+        self._members.clear()
+        self.sets.forget()
 
     async def refresh(self) -> None:
         """Read again what is wired, now. Raises SwitchError."""
-        try:
+        with _told():
             await self.read()
-        except (BridgeLost, KeyError):
-            raise SwitchGone("the bridge's OpenFlow connection was lost") from None
-        except (BridgeError, TimeoutError) as error:
-            raise SwitchError(f"the switch does not tell its flows: {error}") from None
+
+    async def _ask(self, table: int, own: int, mask: int) -> list[FoundFlow]:
+        with _told():
+            return await self._bridges[self._main].flows(table=table, cookie=own, mask=mask)
+
+    async def _change(self, decide: Callable[[], list[Message]]) -> None:
+        await self._send(lambda: [self._bridges[self._main].bundle(decide())])
 
     async def _drop_half_uplinks(self) -> None:
         """An uplink counts only if the physical bridge has its half, too."""
         others = [bridge for name, bridge in self._bridges.items() if name != self._main]
         whole = {flow.cookie for bridge in others for flow in await bridge.flows(table=0)}
-        halves = {own: mark for own, mark in self.marks.items() if flows.kind_of(own) == UPLINK_KIND and own not in whole}
+        halves = {own: mark for own, mark in self.marks.items() if kind_of(own) == UPLINK_KIND and own not in whole}
         for own, mark in halves.items():
             del self.marks[own]
-            await self._bridges[self._main].bundle(flows.remove_uplink(own, mark))
+            await self._bridges[self._main].bundle(networks.remove_uplink(own, mark))
 
     async def reset(self) -> None:
         """Empty all bridges and lay the tables. Raises BridgeError."""
-        self.marks = {}
-        self._members.clear()
+        self._forget_all()
         sent = [self._bridges[self._main].bundle([*flows.erase(), *flows.base()])]
         sent += [bridge.bundle(flows.erase()) for name, bridge in self._bridges.items() if name != self._main]
         await _all(sent)
 
-    async def wire(self, port: PortWiring, ofport: int, tag: int, way: Uplink | Tunnel | None) -> None:
+    async def wire(self, port: PortWiring, ofport: int, tag: int, way: Uplink | Tunnel | None, rules: Filter | None) -> None:
         """A port's flows and buckets, and its network's where it is the first. Raises SwitchError."""
+        named = security.sets_of(rules) if port.port_security and port.admin_up else set()
 
         def send() -> Sent:
             own = cookie(PORT_KIND, port.port_id)
             after = flows.mark_of(port, ofport, tag)
-            changes, sent = self._network(port.network_id, tag, way)
-            changes += [*flows.add_port(port, ofport, tag), *flows.change_buckets(self.marks.get(own), after)]
+            numbers, changes = self.sets.numbers(named)
+            of_network, sent = self._network(port.network_id, tag, way)
+            changes += of_network
+            changes += [*flows.add_port(port, ofport, tag, rules, numbers), *flows.change_buckets(self.marks.get(own), after)]
             self.marks[own] = after
             return [*sent, self._bridges[self._main].bundle(changes)]
 
@@ -142,7 +169,7 @@ class Pipeline:
             before = self._members.get(network_id)
             if mark is None or tunnel is None or (before is not None and before.keys() == set(addresses)):
                 return []
-            changes, self._members[network_id] = flows.change_members(network_id, mark.tag, tunnel, before, addresses)
+            changes, self._members[network_id] = networks.change_members(network_id, mark.tag, tunnel, before, addresses)
             return [self._bridges[self._main].bundle(changes)]
 
         try:
@@ -166,30 +193,40 @@ class Pipeline:
                 if before is not None and before.tag not in gone.values():
                     changes += flows.change_buckets(before, None)
             for network_id, tag in gone.items():
-                changes += flows.remove_network(network_id, tag)
+                changes += networks.remove_network(network_id, tag)
                 self._forget(network_id)
                 if self.marks.pop(cookie(UPLINK_KIND, network_id), None) is not None:
-                    sent += [b.bundle(flows.remove_segment(network_id)) for n, b in self._bridges.items() if n != self._main]
+                    sent += [b.bundle(networks.remove_segment(network_id)) for n, b in self._bridges.items() if n != self._main]
             return [*sent, self._bridges[self._main].bundle(changes)]
 
         await self._send(send)
 
-    async def drop_strangers(self, known: set[int], networks: Iterable[tuple[str, int]], *, tunnels: bool) -> None:
-        """Remove the flows of ports and networks that nobody has any more: what a process left that was killed while it worked. And
+    async def delete_one_by_one(self, cookies: Iterable[int]) -> None:
+        """The flows of these go, each by a request of its own that is answered before the next, as a switch is told by many calls of
+        a command. Their buckets stay. Raises SwitchError."""
+        with _told():
+            for own in cookies:
+                bridge = self._bridges[self._main]
+                # The marker, which is in the last table, says until the end that there is something left.
+                for flow in sorted(await bridge.flows(cookie=own, mask=WHOLE_COOKIE), key=lambda flow: flow.table):
+                    await bridge.call(DeleteFlow(flow.table, flow.priority, flow.written))
+
+    async def drop_strangers(self, known: set[int], standing: Iterable[tuple[str, int]], *, tunnels: bool) -> None:
+        """Remove the flows of ports, networks and sets that nobody has any more: what a process left that was killed while it worked. And
         those of tunnels where there are none any more."""
         kinds = (NETWORK_KIND, UPLINK_KIND, *([TUNNEL_KIND] if tunnels else []))
-        keep = known | {cookie(kind, network_id) for network_id, _ in networks for kind in kinds}
-        strangers = {own: mark for own, mark in self.marks.items() if own not in keep}
-        tags = {tag for _, tag in networks}
+        keep = known | {cookie(kind, network_id) for network_id, _ in standing for kind in kinds}
+        strangers = {own: mark for own, mark in self.marks.items() if own not in keep and kind_of(own) != SET_KIND}
+        tags = {tag for _, tag in standing}
         changes: list[Message] = []
         for own, mark in strangers.items():
             changes += flows.remove_port(own)
-            if flows.kind_of(own) in (PORT_KIND, DHCP_KIND) and mark.tag in tags:
+            if kind_of(own) in (PORT_KIND, DHCP_KIND) and mark.tag in tags:
                 changes += flows.change_buckets(mark, None)
-            elif flows.kind_of(own) == TUNNEL_KIND and mark.tag in tags:
-                changes += flows.remove_tunnel(own, mark)
+            elif kind_of(own) == TUNNEL_KIND and mark.tag in tags:
+                changes += networks.remove_tunnel(own, mark)
             elif mark.tag not in tags:
-                changes += flows.remove_groups(mark.tag)
+                changes += networks.remove_groups(mark.tag)
             del self.marks[own]
         if changes:
             await _all(
@@ -198,6 +235,7 @@ class Pipeline:
                     for name, bridge in self._bridges.items()
                 ]
             )
+        await self.sets.drop_unused()
 
     def _forget(self, network_id: str) -> None:
         for kind in (NETWORK_KIND, TUNNEL_KIND):
@@ -211,16 +249,17 @@ class Pipeline:
         sent: Sent = []
         standing = self.marks.get(cookie(NETWORK_KIND, network_id))
         if standing is not None and standing.tag != tag:
-            changes += flows.remove_network(network_id, standing.tag)
+            changes += networks.remove_network(network_id, standing.tag)
             self._forget(network_id)
             self.marks.pop(cookie(UPLINK_KIND, network_id), None)
         if standing is None or standing.tag != tag:
-            changes += flows.add_network(network_id, tag)
+            changes += networks.add_network(network_id, tag)
+            self._bridges[self._main].flush_zone(tag)  # another network's connections may stand there
             self.marks[cookie(NETWORK_KIND, network_id)] = Mark(0, 0, tag)
         if isinstance(way, Uplink) and cookie(UPLINK_KIND, network_id) not in self.marks:
-            changes += flows.add_uplink(network_id, tag, way.patch)
+            changes += networks.add_uplink(network_id, tag, way.patch)
             self.marks[cookie(UPLINK_KIND, network_id)] = Mark(0, way.patch, tag)
-            segment = flows.add_segment(network_id, tag, way.segmentation_id, way.far_patch, way.device)
+            segment = networks.add_segment(network_id, tag, way.segmentation_id, way.far_patch, way.device)
             sent.append(self._bridges[way.bridge].bundle(segment))
         if isinstance(way, Tunnel):
             changes += self._tunnel(network_id, tag, way)
@@ -233,10 +272,10 @@ class Pipeline:
         if standing == wanted:
             return changes
         if standing is not None:
-            changes += flows.remove_tunnel(own, standing)
+            changes += networks.remove_tunnel(own, standing)
         self.marks[own] = wanted
         self._members[network_id] = {}
-        return [*changes, *flows.add_tunnel(network_id, tag, tunnel)]
+        return [*changes, *networks.add_tunnel(network_id, tag, tunnel)]
 
     async def _send(self, send: Callable[[], Sent]) -> None:
         for last in (False, True):
@@ -268,6 +307,17 @@ class Pipeline:
             pass
         finally:
             self._reading = None
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Asking the switch: its errors as ours."""
+    try:
+        yield
+    except (BridgeLost, KeyError):
+        raise SwitchGone("the bridge's OpenFlow connection was lost") from None
+    except (BridgeError, TimeoutError) as error:
+        raise SwitchError(f"the switch does not tell its flows: {error}") from None
 
 
 async def _all(sent: Sent) -> None:

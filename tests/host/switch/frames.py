@@ -36,14 +36,60 @@ def udp(source: str, destination: str, address: str, target: str, *, ports: tupl
     """A UDP datagram over IPv4 or IPv6, as the addresses are."""
     sender, receiver = ipaddress.ip_address(address), ipaddress.ip_address(target)
     datagram = struct.pack("!HHHH", *ports, 8 + len(data), 0) + data
+    if sender.version == 6:  # which takes none without a checksum
+        datagram = _summed(sender.packed, receiver.packed, 17, datagram, at=6)
     return _packet(source, destination, sender.packed, receiver.packed, 17, datagram)
 
 
-def icmpv6(source: str, destination: str, address: str, target: str, kind: int, body: bytes) -> bytes:
+SYN, SYN_ACK, ACK = 0x02, 0x12, 0x10
+
+
+def tcp(
+    source: str, destination: str, address: str, target: str, *, ports: tuple[int, int], flags: int, at: tuple[int, int], data: bytes = b""
+) -> bytes:
+    """A TCP segment; `at`: sequence and acknowledgement numbers."""
     sender, receiver = ipaddress.ip_address(address).packed, ipaddress.ip_address(target).packed
-    packet = struct.pack("!BBH", kind, 0, 0) + body
-    pseudo = sender + receiver + struct.pack("!II", len(packet), 58)
-    packet = packet[:2] + struct.pack("!H", _checksum(pseudo + packet)) + packet[4:]
+    segment = struct.pack("!HHIIBBHHH", *ports, *at, 5 << 4, flags, 4096, 0, 0) + data
+    return _packet(source, destination, sender, receiver, 6, _summed(sender, receiver, 6, segment, at=16))
+
+
+def icmp(
+    source: str, destination: str, address: str, target: str, kind: int = 8, code: int = 0, *, number: int = 1, data: bytes = b""
+) -> bytes:
+    """ICMP: an echo request, where nothing else is said. `number`: of the conversation."""
+    packet = struct.pack("!BBHHH", kind, code, 0, number, 1) + data
+    packet = packet[:2] + struct.pack("!H", _checksum(packet)) + packet[4:]
+    return _packet(source, destination, ipaddress.ip_address(address).packed, ipaddress.ip_address(target).packed, 1, packet)
+
+
+def unreachable(source: str, destination: str, address: str, target: str, about: bytes) -> bytes:
+    """ICMP: nobody takes the datagram that this frame was."""
+    inner = about[14 : 14 + 28]
+    packet = struct.pack("!BBHI", 3, 3, 0, 0) + inner
+    packet = packet[:2] + struct.pack("!H", _checksum(packet)) + packet[4:]
+    return _packet(source, destination, ipaddress.ip_address(address).packed, ipaddress.ip_address(target).packed, 1, packet)
+
+
+def ip_packet(source: str, destination: str, address: str, target: str, protocol: int, body: bytes) -> bytes:
+    """Any protocol over IPv4 or IPv6."""
+    return _packet(source, destination, ipaddress.ip_address(address).packed, ipaddress.ip_address(target).packed, protocol, body)
+
+
+def fragments(frame: bytes, size: int) -> list[bytes]:
+    """An IPv4 frame in pieces with so many bytes of its packet's body, a multiple of 8."""
+    header, pieces = frame[14:34], []
+    body = frame[34 : 14 + int.from_bytes(frame[16:18], "big")]
+    for at in range(0, len(body), size):
+        piece, more = body[at : at + size], at + size < len(body)
+        cut = header[:2] + struct.pack("!HHH", 20 + len(piece), 0x4711, more << 13 | at >> 3) + header[8:10] + bytes(2) + header[12:]
+        cut = cut[:10] + struct.pack("!H", _checksum(cut)) + cut[12:]
+        pieces.append(frame[:14] + (cut + piece).ljust(46, b"\0"))
+    return pieces
+
+
+def icmpv6(source: str, destination: str, address: str, target: str, kind: int, body: bytes, *, code: int = 0) -> bytes:
+    sender, receiver = ipaddress.ip_address(address).packed, ipaddress.ip_address(target).packed
+    packet = _summed(sender, receiver, 58, struct.pack("!BBH", kind, code, 0) + body, at=2)
     return _packet(source, destination, sender, receiver, 58, packet, hops=255)
 
 
@@ -81,6 +127,12 @@ def udp_sum_is_right(frame: bytes) -> bool:
     length = int.from_bytes(frame[16:18], "big") - 20
     datagram = frame[34 : 34 + length]
     return datagram[6:8] != bytes(2) and _checksum(frame[26:34] + struct.pack("!HH", 17, length) + datagram) == 0
+
+
+def _summed(sender: bytes, receiver: bytes, kind: int, packet: bytes, *, at: int) -> bytes:
+    """With the checksum of TCP, UDP and ICMPv6 at its place, over the addresses, too."""
+    pseudo = sender + receiver + struct.pack("!II", len(packet), kind)
+    return packet[:at] + struct.pack("!H", _checksum(pseudo + packet)) + packet[at + 2 :]
 
 
 def _checksum(data: bytes) -> int:

@@ -14,9 +14,9 @@ import msgspec
 from pileus.host import netlink, privileged
 from pileus.host.switch import Switch, SwitchPort
 from pileus.host.switch.daemons import namespace_name, pid_of, stop_daemons
-from pileus.host.switch.flows import base_cookie
 from pileus.host.switch.openvswitch import OpenVSwitch
 from pileus.host.switch.simulated import SimulatedSwitch, World
+from pileus.host.switch.tables import base_cookie
 from pileus.messages import FixedIP, PortWiring
 from pileus.settings import Host, Simulated
 
@@ -99,6 +99,13 @@ class OvsRig:
             output, _ = await process.communicate()
         assert process.returncode == 0
         return output.decode()
+
+    async def settled(self) -> None:
+        """The switch's cache of paths is as its tables are: it follows them by milliseconds."""
+        control = next(self.folder.glob("ovs-vswitchd*.ctl"))
+        process = await asyncio.create_subprocess_exec("ovs-appctl", "-t", control, "revalidator/purge", stdout=asyncio.subprocess.DEVNULL)
+        async with asyncio.timeout(LIMIT):
+            assert await process.wait() == 0
 
     async def delete_device(self, name: str) -> None:
         inside = privileged.Namespace(namespace_name(self.folder))

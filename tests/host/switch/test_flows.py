@@ -10,25 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pileus.host.switch import flows, openflow, underlay
-from pileus.host.switch.flows import Mark, add_port, change_buckets, cookie, kind_of, mark_of, read_marks
-from pileus.host.switch.openflow import (
-    AddGroup,
-    DeleteFlows,
-    Flow,
-    FoundFlow,
-    InsertBucket,
-    Output,
-    OutputRegister,
-    RemoveBucket,
-    Resubmit,
-    SetField,
-)
+from pileus.host.switch import fields, flows, networks, openflow, tables, underlay
+from pileus.host.switch.actions import Output, OutputRegister, Resubmit, SetField
+from pileus.host.switch.flows import add_port, change_buckets, mark_of
+from pileus.host.switch.openflow import AddGroup, DeleteFlows, Flow, FoundFlow, InsertBucket, RemoveBucket
+from pileus.host.switch.tables import Mark, cookie, kind_of, read_marks
 from pileus.messages import AddressPair, FixedIP, PortWiring
 from tests.host.switch.rigs import network, wiring
 
 addresses = st.ip_addresses().map(str)
-networks = st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(lambda pair: f"{pair[0]}/{pair[1]}") | st.tuples(
+prefixes = st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(lambda pair: f"{pair[0]}/{pair[1]}") | st.tuples(
     st.ip_addresses(v=6), st.integers(0, 128)
 ).map(lambda pair: f"{pair[0]}/{pair[1]}")
 macs = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
@@ -42,7 +33,7 @@ def ports(draw: st.DrawFn) -> PortWiring:
         generation=draw(st.integers(1, 2**63)),
         mac=draw(macs),
         fixed_ips=[FixedIP("subnet", address) for address in draw(st.lists(addresses, max_size=3))],
-        allowed_pairs=[AddressPair(*pair) for pair in draw(st.lists(st.tuples(addresses | networks, macs), max_size=3))],
+        allowed_pairs=[AddressPair(*pair) for pair in draw(st.lists(st.tuples(addresses | prefixes, macs), max_size=3))],
         port_security=draw(st.booleans()),
         admin_up=draw(st.booleans()),
     )
@@ -50,12 +41,12 @@ def ports(draw: st.DrawFn) -> PortWiring:
 
 @given(port=ports(), ofport=st.integers(1, 65279), tag=st.integers(1, 4094))
 def test_a_port_touches_its_own_flows_only(port: PortWiring, ofport: int, tag: int) -> None:
-    own = cookie(flows.PORT_KIND, port.port_id)
+    own = cookie(tables.PORT_KIND, port.port_id)
     places = set()
     for change in add_port(port, ofport, tag):
         assert isinstance(change, Flow | DeleteFlows)
         if isinstance(change, DeleteFlows):
-            assert change.cookie in (own, cookie(flows.LEARNED_KIND, port.port_id))
+            assert change.cookie in (own, cookie(tables.LEARNED_KIND, port.port_id))
         else:
             assert change.cookie == own
             # Each flow is bound to the port by its number, or by its MAC in its network.
@@ -76,7 +67,7 @@ def test_a_marker_says_what_was_wired(port: PortWiring, ofport: int, tag: int) -
         for change in add_port(port, ofport, tag)
         if isinstance(change, Flow)
     ]
-    assert read_marks(found) == {cookie(flows.PORT_KIND, port.port_id): mark_of(port, ofport, tag)}
+    assert read_marks(found) == {cookie(tables.PORT_KIND, port.port_id): mark_of(port, ofport, tag)}
 
 
 @pytest.mark.parametrize(
@@ -99,24 +90,29 @@ def test_only_the_difference_of_buckets_is_sent(
     assert len(changes) == len(removed) + len(inserted)
 
 
+EGRESS_STAGE = (tables.EGRESS, tables.EGRESS_STATE, tables.EGRESS_RULES)
+INGRESS_STAGE = (tables.INGRESS, tables.INGRESS_STATE, tables.INGRESS_RULES)
+
+
 def test_the_ingress_stage_lies_before_every_way_out() -> None:
     """Issue after issue the stages fill: nothing may reach a port beside INGRESS."""
     port, network_id = wiring(1, network(), allowed_pairs=[AddressPair("192.0.2.9", "00:00:5e:00:01:01")]), network()
-    changes = [*flows.base(), *flows.add_network(network_id, 7), *add_port(port, 5, 7), *change_buckets(None, mark_of(port, 5, 7))]
+    changes = [*flows.base(), *networks.add_network(network_id, 7), *add_port(port, 5, 7), *change_buckets(None, mark_of(port, 5, 7))]
     changes += flows.add_dhcp_device(network_id, port.mac, 6, 7)
-    changes += flows.add_uplink(network_id, 7, 8)
+    changes += networks.add_uplink(network_id, 7, 8)
     for change in changes:
         actions = change.actions if isinstance(change, Flow | InsertBucket) else ()
         if any(isinstance(action, Output | OutputRegister) for action in actions):
-            assert isinstance(change, Flow) and change.table in (flows.OUTPUT, flows.UPLINK)
+            assert isinstance(change, Flow) and change.table in (tables.OUTPUT, tables.UPLINK)
         if isinstance(change, Flow) and change.goto is not None:
             assert change.goto > change.table
-            assert change.goto != flows.OUTPUT or change.table == flows.INGRESS
+            assert change.goto != tables.OUTPUT or change.table in INGRESS_STAGE
+            assert change.goto != tables.L2 or change.table in (tables.CLASSIFY, *EGRESS_STAGE)
         if isinstance(change, InsertBucket) and change.bucket == 8:
-            assert actions == (Resubmit(flows.UPLINK),)
+            assert actions == (Resubmit(tables.UPLINK),)
         elif isinstance(change, InsertBucket):
             assert [type(action) for action in actions] == [SetField, Resubmit]
-            assert actions[-1] in (Resubmit(flows.INGRESS), Resubmit(flows.UNKNOWN))
+            assert actions[-1] in (Resubmit(tables.INGRESS), Resubmit(tables.UNKNOWN))
 
 
 def test_cookies_tell_kind_and_id_apart() -> None:
@@ -129,7 +125,7 @@ def test_cookies_tell_kind_and_id_apart() -> None:
 
 def test_a_flow_as_bytes() -> None:
     """Written down once by the specification's tables (7.2.3, 7.2.6, 7.3.4.1), so that the codec is not its own judge."""
-    match: dict[str, openflow.Value] = {"eth_type": 0x0800, "in_port": 7, "ipv4_src": (0xC0000200, 0xFFFFFF00)}
+    match: dict[str, fields.Value] = {"eth_type": 0x0800, "in_port": 7, "ipv4_src": (0xC0000200, 0xFFFFFF00)}
     flow = Flow(10, 80, 0x0102, match, (SetField("reg1", 3),), goto=20)
     parts = [
         "06 0e 0070 00000009",  # version, type, length, transaction
@@ -165,7 +161,7 @@ def test_errors_are_told_in_words_with_their_numbers() -> None:
     )
 )
 def test_a_match_is_read_as_it_was_written(match: dict[str, Any]) -> None:
-    written = openflow._match(match)
+    written = fields.encode_match(match)
     body = struct.pack("!HH4x", 1, 0) + struct.pack("!H2xBxH8xQ", 24 + len(written), 10, 80, 77) + written
     assert openflow.flow_reply(body) == ([FoundFlow(10, 80, 77, match)], False)
 
