@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 import httpx
-from sqlalchemy import Table, text
+from sqlalchemy import text
 
 from pileus.compute import actions, admission, beats, hosts, leases, outcomes, reports, servers
 from pileus.compute.api.face import face
@@ -22,20 +22,12 @@ from pileus.store import Tx
 from pileus.store.postgresql import PostgresStore
 from tests.compute import parts
 from tests.compute.api.conftest import Api, authenticate
-from tests.engines.explain import read_whole, recorded
+from tests.engines.explain import copies, read_whole, recorded
 from tests.engines.postgresql import PostgresServer
 
 BIG = ("compute_servers", "compute_actions")
 """Tables that grow with servers. The others grow with hosts, projects and flavors: few rows, which PostgreSQL rightly reads whole."""
 LATER = 4e9
-
-
-def _copy(tx: Tx, table: Table, count: int, **changed: str) -> None:
-    """Copies of a row that is there; `changed`: what is other in the i-th."""
-    values = ", ".join(changed.get(column.name, f"one.{column.name}") for column in table.columns)
-    names = ", ".join(column.name for column in table.columns)
-    one = f"(select * from {table.name} limit 1) one"
-    tx.execute(text(f"insert into {table.name} ({names}) select {values} from generate_series(1, {count}) i, {one}"))
 
 
 def _fill(tx: Tx) -> None:
@@ -44,7 +36,7 @@ def _fill(tx: Tx) -> None:
     state = "case when i % 5 = 0 then 'deleted' else 'active' end"
     of = {"project_id": "'p' || i % 500", "updated_at": "i"}
     lives = {"name": "'n' || i", "host": "'h' || i % 400", "vm_state": state, "task_state": "null", "created_at": "i", "deleted_at": gone}
-    _copy(tx, servers_table, 20_000, id="'f' || i", **of, **lives)
+    copies(tx, servers_table, 20_000, id="'f' || i", **of, **lives)
     for kind, count, tag, due, finished in (
         ("done", 30_000, "i", "null", "i"),
         ("waiting", 2_000, "1000 + i", f"{LATER} + i", "null"),
@@ -53,7 +45,7 @@ def _fill(tx: Tx) -> None:
     ):
         ids = {"id": f"'{kind}' || i", "request_id": f"'{kind}' || i", "server_id": "'f' || i", "build_host": "'h' || i % 400"}
         times = {"due_at": due, "deadline": due, "started_at": "i", "finished_at": finished}
-        _copy(tx, actions_table, count, state=f"'{kind}'", tag=tag, **ids, **times, **of)
+        copies(tx, actions_table, count, state=f"'{kind}'", tag=tag, **ids, **times, **of)
     tx.execute(text("analyze"))
 
 

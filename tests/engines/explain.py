@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, Table, event, text
 
 from pileus.store import Tx
 
@@ -32,6 +32,14 @@ def recorded() -> Iterator[Seen]:
         yield seen
     finally:
         event.remove(Engine, "before_cursor_execute", note)
+
+
+def copies(tx: Tx, table: Table, count: int, **changed: str) -> None:
+    """So many copies of a row that is there. `changed`: SQL of what is other in the i-th."""
+    values = ", ".join(changed.get(column.name, f"one.{column.name}") for column in table.columns)
+    names = ", ".join(column.name for column in table.columns)
+    one = f"(select * from {table.name} limit 1) one"
+    tx.execute(text(f"insert into {table.name} ({names}) select {values} from generate_series(1, {count}) i, {one}"))
 
 
 def read_whole(tx: Tx, seen: Mapping[str, Any], big: Collection[str]) -> list[str]:
