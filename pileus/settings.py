@@ -439,8 +439,12 @@ class Simulated(Section, frozen=True):
     delete_flow_bundled: Annotated[Seconds, Meta(description="Deleting one flow among others of a bundle.")] = 0.0
     add_member: Annotated[Seconds, Meta(description="Adding or removing one address of a security group's remote members.")] = 0.0
     flows_per_port: Annotated[
-        Count, Meta(description="Flows of a port before any rule: as many as on the real switch; 43 in Neutron. So many must be deleted.")
-    ] = 17
+        Count,
+        Meta(
+            description="Flows of a port before any rule, each of which is deleted with it: as many as a port with one IPv4 address has on "
+            "the real switch; Neutron's has about 43."
+        ),
+    ] = 22
     jitter: Annotated[float, Meta(ge=0, le=1, description="Latencies vary by this part, evenly.")] = 0.0
     fail_start: Annotated[float, Meta(ge=0, le=1, description="Probability that a guest does not start.")] = 0.0
     fail_wire: Annotated[float, Meta(ge=0, le=1, description="Probability that wiring a port fails.")] = 0.0

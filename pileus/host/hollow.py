@@ -16,7 +16,6 @@ from pileus.errors import StartupError
 from pileus.host.hypervisor.simulated import SimulatedGuest
 from pileus.host.hypervisor.simulated import World as Guests
 from pileus.host.switch import SwitchPort
-from pileus.host.switch.simulated import Named
 from pileus.host.switch.simulated import World as Ports
 from pileus.messages import GuestSpec
 
@@ -89,11 +88,11 @@ class Ledger:
                 world.wired_networks.add(network)
         for port, count, sets in self._database.execute("select port, count, sets from flows where host = ?", (host,)):
             world.port_flows[port] = count
-            world.named[port] = frozenset((name, direction) for name, direction in msgspec.json.decode(sets))
+            world.named[port] = frozenset(msgspec.json.decode(sets))
         members: dict[str, set[str]] = {}
         for name, address in self._database.execute("select name, address from members where host = ?", (host,)):
             members.setdefault(name, set()).add(address)
-        needed = {name for named in world.named.values() for name, _ in named}
+        needed = {name for named in world.named.values() for name in named}
         for name, addresses in members.items():
             if name in needed:
                 world.sets[name] = frozenset(addresses)
@@ -114,7 +113,7 @@ class Ledger:
         else:
             self._database.execute(_PORT, (host, port_id, network, port.tap, port.generation, port.wired))
 
-    def write_flows(self, host: str, port_id: str, count: int, named: Named) -> None:
+    def write_flows(self, host: str, port_id: str, count: int, named: Collection[str]) -> None:
         if count:
             self._database.execute(_FLOWS, (host, port_id, count, msgspec.json.encode(sorted(named))))
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 PATIENCE = 3.0
 """Seconds that a port waits for the rules of a group, from when they were first asked for. Then it is wired with what is known, so
 closed, and opened as soon as there is an answer."""
+GONE = 0
+"""The version at which a group or set is told that is no more; it is empty."""
 
 
 @dataclass
@@ -207,6 +209,7 @@ class SecurityGroups:
             if known is not None:
                 self._take_hint(known, change)
         self._see_known()
+        self._want_unknown()
 
     async def run(self) -> None:
         """Ask what is wanted, and now and then all: a lost hint is made good."""
@@ -241,13 +244,14 @@ class SecurityGroups:
         self._heard_of = bool(groups)
         for told in answer.groups:
             group = self._groups.get(told.group_id)
-            if group is not None and told.version >= group.version:
+            if group is not None and (told.version >= group.version or told.version == GONE):
                 self._take_rules(group, told)
         for members in answer.sets:
             known = self._sets.get(members.set_id)
             if known is not None:
                 self._take_answer(known, members)
         self._see_known()
+        self._want_unknown(sets)
 
     def _take_rules(self, group: _Group, told: GroupRules) -> None:
         group.version = told.version
@@ -261,7 +265,9 @@ class SecurityGroups:
 
     def _take_answer(self, known: _Set, told: AddressSet) -> None:
         """The truth, unless a hint of something newer came before it."""
-        if told.version < known.version:
+        if told.version == GONE:
+            known.hinted = GONE
+        elif told.version < known.version:
             return
         known.version, known.addresses = told.version, set(told.addresses)
         if known.hinted > told.version:
@@ -292,6 +298,11 @@ class SecurityGroups:
                 self.stale_ports |= group.ports
                 self.news.set()
 
+    def _want_unknown(self, asked: Collection[str] = ()) -> None:
+        """Ask for sets of which nothing is known, but for those that were asked for just now."""
+        if any(known.version < 0 and set_id not in asked for set_id, known in self._sets.items()):
+            self._asks.set()
+
     async def _until_known(self, group_id: str) -> None:
         group = self._groups.get(group_id)
         if group is None:
@@ -312,11 +323,10 @@ class SecurityGroups:
                 self._filters.clear()
 
     def _name(self, group_id: str, group: _Group, named: frozenset[str]) -> None:
-        """A group's rules name these sets now: those that are new here are asked for, those that no group names are forgotten."""
+        """A group's rules name these sets now; those that no group names any more are forgotten."""
         for set_id in named - group.named:
             if set_id not in self._sets:
                 self._sets[set_id] = _Set()
-                self._asks.set()
             self._sets[set_id].groups.add(group_id)
         for set_id in group.named - named:
             self._sets[set_id].groups.discard(group_id)

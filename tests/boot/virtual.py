@@ -92,20 +92,25 @@ def run(
     monkeypatch: pytest.MonkeyPatch, folder: Path, settings: Settings, hosts: int, work: Callable[[Cloudlet], Coroutine[Any, Any, T]]
 ) -> T:
     """Do `work` on a cloudlet in virtual time."""
+
+    async def whole() -> T:
+        cloud = VirtualCloudlet(folder, settings, hosts, None)
+        await cloud.open()
+        try:
+            return await work(cloud)
+        finally:
+            await cloud.close()
+
+    return in_virtual_time(monkeypatch, whole)
+
+
+def in_virtual_time(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do `work` on a loop of its own, whose time begins at 0."""
     loop = VirtualLoop()
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: START + loop.time())
         patched.setattr(time, "monotonic", loop.time)
-
-        async def whole() -> T:
-            cloud = VirtualCloudlet(folder, settings, hosts, None)
-            await cloud.open()
-            try:
-                return await work(cloud)
-            finally:
-                await cloud.close()
-
         try:
-            return loop.run_until_complete(whole())
+            return loop.run_until_complete(work())
         finally:
             loop.close()

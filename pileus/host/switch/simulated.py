@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 from pileus import settings
 from pileus.host.privileged import tap_name
-from pileus.host.switch import Filter, FlowDeletion, SwitchError, SwitchPort, Tap
+from pileus.host.switch import Filter, FlowDeletion, SwitchError, SwitchPort, Tap, security
 from pileus.host.switch.watching import Watches
 from pileus.messages import PortWiring
 
 Step = Literal["open_tap", "plug", "wire", "members", "address_set", "unplug", "dhcp_device"]
 
-_FLOWS_OF_RULE, _FLOWS_OF_NETWORK, _FLOWS_OF_DHCP = 1, 2, 4
+_FLOWS_OF_NETWORK, _FLOWS_OF_DHCP, _FLOWS_OF_SET, _FLOWS_OF_MEMBER = 2, 4, 3, 2
 LAST_TAG = 4094
 
-Named = frozenset[tuple[str, str]]
-"""Sets that a port's rules name, each with the direction."""
+
+@lru_cache(maxsize=4096)
+def flows_of_rules(rules: Filter | None) -> int:
+    """How many flows the rules are on a real switch, beyond what a port has without any."""
+    if rules is None:
+        return 0
+
+    def count(some: Filter) -> int:
+        numbers = dict.fromkeys(security.sets_of(some), 0)
+        return sum(1 for stage in (security.egress, security.ingress) for _ in stage(0, 0, some, numbers))
+
+    return count(rules) - count(replace(rules, rules=()))
 
 
 @dataclass
@@ -41,16 +52,16 @@ class World:
 
     port_flows: dict[str, int] = field(default_factory=dict)
     """Wired port → flows of its own."""
-    named: dict[str, Named] = field(default_factory=dict)
+    named: dict[str, frozenset[str]] = field(default_factory=dict)
     """Wired port → the sets that its rules name."""
     sets: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Set → its addresses."""
+    """Set → its addresses. A set's flows are its own, whatever ports there are."""
 
     def changed(self, port_ids: Sequence[str]) -> None:
         """Ports have come, changed or gone."""
 
     def set_changed(self, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
-        """A set has other addresses now; it is gone with its last one and with `lost`."""
+        """A set has other addresses now."""
 
     def lost(self) -> None:
         """All flows are gone: those of ports, networks and sets."""
@@ -62,10 +73,9 @@ class World:
     @property
     def flows(self) -> int:
         """How many flows a real switch would hold for this."""
-        directions = Counter(set_id for set_id, _ in {pair for named in self.named.values() for pair in named})
-        members = sum(len(self.sets.get(set_id, ())) * count for set_id, count in directions.items())
+        sets = sum(_FLOWS_OF_SET + len(addresses) * _FLOWS_OF_MEMBER for addresses in self.sets.values())
         networks = len(self.wired_networks) * _FLOWS_OF_NETWORK + len(self.dhcp) * _FLOWS_OF_DHCP
-        return sum(self.port_flows.values()) + members + networks
+        return sum(self.port_flows.values()) + sets + networks
 
     @property
     def tags(self) -> int:
@@ -132,13 +142,11 @@ class SimulatedSwitch:
         known = self.world.ports.get(port.port_id)
         if known is None:
             raise SwitchError(f"port {port.port_id} is not plugged here")
-        passing = rules.rules if rules is not None else ()
-        named = frozenset((rule.remote_set, rule.direction) for rule in passing if rule.remote_set is not None)
-        unknown = sorted({set_id for set_id, _ in named} - self.world.sets.keys())
-        if unknown:
-            raise SwitchError(f"port {port.port_id}: its rules name a set of addresses that the switch was not told: {unknown[0]}")
+        named = frozenset(security.sets_of(rules))
+        for set_id in named:
+            self.world.sets.setdefault(set_id, frozenset())
         self.world.ports[port.port_id] = replace(known, wired=port.generation)
-        self.world.port_flows[port.port_id] = self._settings.flows_per_port + len(passing) * _FLOWS_OF_RULE
+        self.world.port_flows[port.port_id] = self._settings.flows_per_port + flows_of_rules(rules)
         self.world.named[port.port_id] = named
         self.world.wired_networks.add(port.network_id)
         self.world.changed([port.port_id])

@@ -1,0 +1,321 @@
+"""What a host knows of the security groups of its ports, whatever becomes of the messages, and what it tells its switch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from pileus.host import security
+from pileus.host.agent_loops import Lanes
+from pileus.host.switch import Filter
+from pileus.host.switch.simulated import World
+from pileus.messages import AddressSet, GroupRules, PortsChanged, Security, SecurityChanged
+from tests.host.agents import PING, SSH, from_set, port, rig
+
+LOOPS = ["lanes", "serial"]
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of each kind of loop; turns follow one another quickly."""
+    return {"agent_loop": request.param, "polling_interval": 0.01}
+
+
+async def test_sets_are_told_then_the_port_is_wired_with_its_groups_rules(loop: dict[str, Any]) -> None:
+    async with rig(**loop) as made:
+        made.control.allow("web", SSH, from_set("web"))
+        made.control.allow("all", PING, SSH)
+        made.control.change("web", joined=["10.0.0.1", "10.0.0.2"])
+        await made.wired(port("a", "web", "all"))
+        assert made.done("set", "wire") == [("set", ("web", "10.0.0.1", "10.0.0.2")), ("wire", "a")]
+        filters = made.switch.filters["a"]
+        assert filters is not None and set(filters.rules) == {SSH, PING, from_set("web")}
+        assert len(filters.rules) == 3 and filters.stateful
+        await made.wired(port("b", "web"))
+        assert made.done("set", "wire") == [("wire", "b")]
+        assert [question.groups for question in made.control.questions] == [{"all": -1, "web": -1}]
+
+
+async def test_what_comes_together_is_asked_for_together_and_beside_the_boot() -> None:
+    async with rig() as made:
+        made.agent.expect([port("a", "one"), port("b", "two"), port("c", "one")])
+        await made.until(lambda: made.control.questions)
+        assert [question.groups for question in made.control.questions] == [{"one": -1, "two": -1}]
+        await made.wired(port("a", "one"), port("b", "two"), port("c", "one"))
+        assert len(made.control.questions) == 1
+
+
+async def test_without_groups_closed_without_port_security_open_and_nobody_is_asked() -> None:
+    async with rig() as made:
+        await made.wired(port("closed"), port("open", "web", port_security=False))
+        assert made.switch.filters == {"closed": Filter(), "open": None}
+        assert made.control.questions == []
+
+
+async def test_one_stateless_group_makes_a_port_stateless() -> None:
+    async with rig() as made:
+        told = made.control.allow("web", SSH).groups[0]
+        made.control.groups["web"] = type(told)("web", 0, False, told.rules)
+        await made.wired(port("a", "web"))
+        assert made.switch.filters["a"] == Filter(False, (SSH,))
+
+
+async def test_changed_rules_wire_the_ports_of_their_group_once_each(loop: dict[str, Any]) -> None:
+    async with rig(**loop) as made:
+        made.control.allow("web", SSH)
+        await made.wired(port("a", "web"), port("b", "web", "db"), port("c", "db"))
+        made.done()
+        await made.control.hint(made.control.allow("web", SSH, PING))
+        await made.passes("a", SSH, PING)
+        await made.passes("b", SSH, PING)
+        await asyncio.sleep(0.03)
+        assert sorted(made.done("wire", "set", "drop")) == [("wire", "a"), ("wire", "b")]
+        again = made.control.allow("web", PING, SSH)  # the same in another order
+        await made.control.hint(again)
+        await asyncio.sleep(0.03)
+        assert (made.done("wire"), len(made.control.questions)) == ([], 1)
+
+
+async def test_members_that_come_and_go_touch_no_port(loop: dict[str, Any]) -> None:
+    async with rig(**loop) as made:
+        made.control.allow("web", from_set("web"))
+        await made.wired(*(port(name, "web") for name in "abc"))
+        made.done()
+        await made.control.hint(made.control.change("web", joined=["10.0.0.1"]))
+        await made.control.hint(made.control.change("web", joined=["10.0.0.2"]))
+        await made.has("web", "10.0.0.1", "10.0.0.2")
+        await made.control.hint(made.control.change("web", left=["10.0.0.1"]))
+        await made.has("web", "10.0.0.2")
+        assert {kind for kind, _ in made.done("wire", "set", "unplug", "drop")} == {"set"}
+        await made.control.hint(made.control.change("of no rule here", joined=["10.0.0.9"]))
+        await asyncio.sleep(0.02)
+        assert (made.done("set"), len(made.control.questions)) == ([], 1)
+
+
+async def test_a_rule_that_names_another_set_asks_for_it_and_drops_the_old_one(loop: dict[str, Any]) -> None:
+    async with rig(**loop) as made:
+        made.control.change("old", joined=["10.0.0.1"])
+        made.control.change("new", joined=["10.0.0.2"])
+        made.control.allow("web", from_set("old"))
+        await made.wired(port("a", "web"))
+        await made.control.hint(made.control.allow("web", from_set("new")))
+        await made.has("new", "10.0.0.2")
+        await made.passes("a", from_set("new"))
+        await made.until(lambda: "old" not in made.switch.world.sets)
+        calls = made.done("wire", "drop")
+        assert calls.index(("drop", ["old"])) > len(calls) - 1 - calls[::-1].index(("wire", "a"))
+        assert made.control.questions[-1].sets == {"new": -1}
+
+
+async def test_a_lost_hint_is_made_good_by_the_next_one() -> None:
+    async with rig() as made:
+        made.control.allow("web", from_set("web"))
+        await made.wired(port("a", "web"))
+        made.control.change("web", joined=["10.0.0.1"])
+        await made.control.hint(made.control.change("web", joined=["10.0.0.2"]))
+        await made.has("web", "10.0.0.1", "10.0.0.2")
+        assert made.control.questions[-1].sets == {"web": 0}
+
+
+async def test_lost_hints_without_a_next_one_are_made_good_in_time() -> None:
+    async with rig(members_interval=0.05) as made:
+        made.control.allow("web", from_set("web"))
+        await made.wired(port("a", "web"))
+        made.control.change("web", joined=["10.0.0.1"])
+        made.control.allow("web", from_set("web"), SSH)
+        await made.has("web", "10.0.0.1")
+        await made.passes("a", from_set("web"), SSH)
+
+
+async def test_whatever_becomes_of_hints_the_truth_wins(loop: dict[str, Any]) -> None:
+    """Lost, doubled, out of order, by a fixed seed; the last change is made known by a question."""
+    chance = random.Random(5)
+    async with rig(members_interval=0.05, **loop) as made:
+        made.control.allow("web", from_set("one"))
+        await made.wired(port("a", "web"), port("b", "web"))
+        late: list[SecurityChanged] = []
+        for _ in range(200):
+            if chance.random() < 0.2:
+                change = made.control.allow("web", *chance.sample([SSH, PING, from_set("one"), from_set("two")], 2))
+            else:
+                address = f"10.0.0.{chance.randrange(12)}"
+                name = chance.choice(["one", "two"])
+                there = made.control.sets[name].addresses if name in made.control.sets else []
+                change = made.control.change(name, left=[address]) if address in there else made.control.change(name, joined=[address])
+            late += [change] * chance.choice([0, 1, 1, 1, 2])
+            chance.shuffle(late)
+            while late and chance.random() < 0.7:
+                await made.control.hint(late.pop())
+            if chance.random() < 0.2:
+                await asyncio.sleep(0.001)
+        for change in late:
+            await made.control.hint(change)
+        await made.control.hint(made.control.allow("web", from_set("one"), from_set("two")))
+        for name in ("a", "b"):
+            await made.passes(name, from_set("one"), from_set("two"))
+        for name in ("one", "two"):
+            await made.has(name, *made.control.sets[name].addresses)
+
+
+async def test_hints_that_overtake_the_answer_are_not_forgotten() -> None:
+    async with rig() as made:
+        old = made.control.allow("web", from_set("web"))
+        made.control.security_answers.clear()
+        made.agent.expect([port("a", "web")])
+        await made.until(lambda: made.control.questions)
+        # Computed before these changes, and late.
+        made.control.stale = Security(old.groups, [])
+        await made.control.hint(made.control.allow("web", from_set("web"), SSH))
+        await made.control.hint(made.control.change("web", joined=["10.0.0.1"]))
+        await asyncio.sleep(0.01)
+        made.control.security_answers.set()
+        await made.wired(port("a", "web"))
+        await made.passes("a", from_set("web"), SSH)
+        await made.has("web", "10.0.0.1")
+
+
+async def test_a_port_is_wired_closed_where_nobody_answers_and_opened_when_somebody_does(
+    loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(security, "PATIENCE", 0.05)
+    async with rig(**loop) as made:
+        made.control.allow("web", SSH, from_set("web"))
+        made.control.change("web", joined=["10.0.0.1"])
+        made.control.security_answers.clear()
+        async with asyncio.timeout(2):
+            await made.wired(port("a", "web"))
+        assert made.switch.filters["a"] == Filter()
+        made.control.security_answers.set()
+        await made.passes("a", SSH, from_set("web"))
+        await made.has("web", "10.0.0.1")
+
+
+async def test_sets_go_with_the_last_port_that_needs_them_and_after_it(loop: dict[str, Any]) -> None:
+    async with rig(**loop) as made:
+        made.control.allow("web", from_set("web"), from_set("both"))
+        made.control.allow("db", from_set("both"))
+        await made.wired(port("a", "web"), port("b", "web"), port("c", "db"))
+        made.done()
+        await made.agent.remove([port("a", "web")])
+        assert made.done("drop", "unplug") == [("unplug", ["a"])]
+        await made.agent.remove([port("b", "web")])
+        assert made.done("drop", "unplug") == [("unplug", ["b"]), ("drop", ["web"])]
+        await made.agent.remove([port("c", "db")])
+        assert made.done("drop", "unplug") == [("unplug", ["c"]), ("drop", ["both"])]
+        assert made.switch.world.sets == {}
+        await made.control.hint(made.control.change("web", joined=["10.0.0.1"]))  # nobody here needs it
+        await made.wired(port("d", "web"))
+        await made.has("web", "10.0.0.1")
+        assert made.control.questions[-1].groups == {"web": -1}
+
+
+async def test_what_is_gone_is_empty() -> None:
+    async with rig(members_interval=0.02) as made:
+        for _ in range(3):
+            made.control.allow("web", SSH, from_set("db"))
+            made.control.change("db", joined=["10.0.0.1"])
+        await made.wired(port("a", "web"))
+        made.control.sets["db"] = AddressSet("db", security.GONE, [])
+        await made.has("db")
+        made.control.groups["web"] = GroupRules("web", security.GONE, True, [])
+        await made.passes("a")
+
+
+async def test_what_the_network_service_is_to_tell_ends_with_the_last_group() -> None:
+    async with rig(members_interval=0.02) as made:
+        await made.wired(port("a", "web"))
+        await made.agent.remove([port("a", "web")])
+        await made.until(lambda: made.control.questions[-1].groups == {})
+        asked = len(made.control.questions)
+        await asyncio.sleep(0.1)
+        assert len(made.control.questions) == asked
+
+
+async def test_other_groups_of_a_port(loop: dict[str, Any]) -> None:
+    async with rig(**loop) as made:
+        made.control.allow("web", SSH, from_set("web"))
+        made.control.allow("db", PING)
+        await made.wired(port("a", "web"))
+        await made.agent.update(PortsChanged([port("a", "db")]))
+        await made.passes("a", PING)
+        await made.until(lambda: not made.switch.world.sets)
+        await made.agent.update(PortsChanged([port("a", "db", port_security=False)]))
+        await made.until(lambda: made.switch.filters["a"] is None)
+        await made.control.hint(made.control.allow("db", SSH))
+        await asyncio.sleep(0.02)
+        assert made.switch.filters["a"] is None
+
+
+async def test_what_the_switch_refuses_is_told_again(loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pileus.host.agent_loops.RETRY", 0.01)
+    async with rig(**loop) as made:
+        made.control.allow("web", from_set("web"))
+        await made.wired(port("a", "web"))
+        made.switch.fail_next("address_set", "no room")
+        await made.control.hint(made.control.change("web", joined=["10.0.0.1"]))
+        await made.has("web", "10.0.0.1")
+        made.switch.fail_next("wire", "no room")
+        await made.control.hint(made.control.allow("web", SSH))
+        await made.passes("a", SSH)
+
+
+async def test_a_switch_that_lost_its_flows_is_told_sets_and_ports_again(loop: dict[str, Any]) -> None:
+    async with rig(**loop) as made:
+        made.control.allow("web", from_set("web"))
+        made.control.change("web", joined=["10.0.0.1"])
+        await made.wired(port("a", "web"), port("b", "web"))
+        made.done()
+        made.switch.reset()
+        assert made.switch.world.sets == {}
+        await made.has("web", "10.0.0.1")
+        await made.until(lambda: {one.wired for one in made.switch.world.ports.values()} == {1})
+        calls = made.done("set", "wire")
+        assert calls[0][0] == "set" and sorted(calls[1:]) == [("wire", "a"), ("wire", "b")]
+        assert len(made.control.questions) == 1
+
+
+async def test_an_agent_that_starts_anew_asks_anew_and_takes_what_changed_meanwhile(
+    loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lanes, "restart_spread", 0.02)
+    async with rig(**loop) as made:
+        made.control.allow("web", from_set("web"))
+        await made.wired(port("a", "web"))
+        made.control.change("web", joined=["10.0.0.1"])
+        made.control.allow("web", from_set("web"), SSH)
+        await made.agent.restart()
+        await made.passes("a", from_set("web"), SSH)
+        await made.has("web", "10.0.0.1")
+        assert made.control.questions[-1].groups == {"web": -1}
+
+
+async def test_ports_that_stand_stay_as_they_are_until_somebody_says_what_their_groups_are(
+    loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that comes back before its network service does must not cut off its guests."""
+    monkeypatch.setattr(security, "PATIENCE", 0.05)
+    world = World()
+    async with rig(world=world, **loop) as made:
+        made.control.allow("web", SSH)
+        await made.wired(port("a", "web"))
+    async with rig(world=world, owned={"a": port("a", "web")}, silent=True, **loop) as made:
+        made.control.allow("web", SSH, PING)
+        assert "a" in made.agent.levels
+        await asyncio.sleep(0.05)
+        assert made.done("wire") == []
+        made.control.security_answers.set()
+        await made.passes("a", SSH, PING)
+
+
+async def test_a_group_and_its_set_stay_while_a_port_is_wired_with_them(loop: dict[str, Any]) -> None:
+    """The only port that needs a set goes while another is being wired that needs it, too."""
+    async with rig(simulated={"wire": 0.02}, **loop) as made:
+        made.control.allow("web", from_set("web"))
+        made.control.change("web", joined=["10.0.0.1"])
+        await made.wired(port("a", "web"))
+        await made.plugged(port("b", "web"))
+        await asyncio.gather(made.agent.wire(port("b", "web")), made.agent.remove([port("a", "web")]))
+        assert made.switch.world.sets == {"web": {"10.0.0.1"}}
