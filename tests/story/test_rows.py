@@ -1,0 +1,266 @@
+"""Each row of the story's table (docs/STORY.md), with `profile = story` and by default: in virtual time, where only waiting takes any."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from pileus.clients.compute import ExternalEvent
+from pileus.compute.external_events import Event, deliver
+from pileus.messages import DETAILS, LEVELS
+from pileus.network.tables import ports
+from pileus.store.sql import rows
+from tests.boot.cloudlet import USER, Cloudlet
+from tests.story.stage import PROFILES, Rest, Wire, all_active, chosen, play, state_after, steps, took
+
+both = pytest.mark.parametrize("profile", PROFILES)
+
+
+class Acts:
+    """`play` with what a test needs of pytest."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.monkeypatch = monkeypatch
+        self.folder = folder
+
+    def play(self, profile: str, work: Any, changes: dict[str, Any] | None = None, hosts: int = 1) -> Any:
+        return play(self.monkeypatch, self.folder, chosen(profile, changes), work, hosts)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Acts:
+    return Acts(monkeypatch, tmp_path)
+
+
+async def port_of(cloud: Cloudlet, server_id: str) -> dict[str, Any]:
+    found = await cloud.store.read(lambda tx: rows(tx, select(ports).where(ports.c.device_id == server_id)))
+    return dict(found[0])
+
+
+# 1: host selection, then build on that host
+
+
+@both
+def test_1_a_host_is_chosen_then_built_on(stage: Acts, profile: str) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        ids = await cloud.create(count=12)
+        await all_active(cloud, ids, 60)
+        for server_id in ids:
+            stamps = (await cloud.last_action(server_id))["stamps"]
+            assert stamps["claimed"] <= stamps["addressed"] <= stamps["sent"] <= stamps["plugged"] <= stamps["resumed"]
+            host = (await cloud.server(server_id))["host"]
+            assert [name for name in cloud.names if server_id in cloud.guests[name].guests] == [host]
+        assert len({(await cloud.server(server_id))["host"] for server_id in ids}) == 3
+
+    stage.play(profile, work, hosts=3)
+
+
+# 2: QEMU process started, TAP created, guest left paused
+
+
+@both
+def test_2_the_guest_is_paused_until_its_network_is_there(stage: Acts, profile: str) -> None:
+    """The network comes after 20 s; where the word goes over the network server, that is what is late."""
+    slow = {} if profile == "story" else {"simulated.wire": 20.0}
+
+    async def work(cloud: Cloudlet) -> None:
+        wire = Wire(cloud)
+        wire.lose = lambda subject: profile == "story" and subject.endswith(".events")
+        [server_id] = await cloud.create()
+        await asyncio.sleep(15)
+        guest = cloud.guests["host-0"].guests[server_id]
+        port = await port_of(cloud, server_id)
+        assert guest.power == "paused" and not guest.booted
+        assert f"tap{port['id']}"[:14] in cloud.ports["host-0"].taps
+        assert (await cloud.server(server_id))["task_state"] == "spawning"
+        assert "paused" in (await cloud.last_action(server_id))["stamps"]  # done, and known
+        if profile == "story":
+            wire.lose = lambda subject: False
+            await asyncio.sleep(5)
+            await deliver(cloud.store, cloud.bus, [Event("network-vif-plugged", server_id, "completed", port["id"])])
+        await all_active(cloud, [server_id], 10)
+        assert (guest.power, guest.booted) == ("running", True)
+        assert 20 <= await took(cloud, server_id) < 21
+
+    stage.play(profile, work, slow)
+
+
+# 3: the agent builds the network and reports by RPC; 4: REST to the compute API; 5: RPC to the host
+
+
+def test_3_4_5_the_story_s_word_goes_agent_server_api_host(stage: Acts) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        wire, rest = Wire(cloud), Rest(cloud)
+        [server_id] = await cloud.create()
+        await all_active(cloud, [server_id], 10)
+        assert wire.order("desired", DETAILS, LEVELS, "events", "observed") == ["desired", DETAILS, LEVELS, "events", "observed"]
+        port = await port_of(cloud, server_id)
+        assert rest.batches == [[ExternalEvent("network-vif-plugged", server_id, "completed", port["id"])]]
+        assert port["status"] == "ACTIVE"
+
+    stage.play("story", work)
+
+
+def test_3_4_5_by_default_the_agent_tells_the_host_itself_and_the_server_too(stage: Acts) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        wire, rest = Wire(cloud), Rest(cloud)
+        wire.lose = lambda subject: LEVELS in subject  # what the network server hears is in nobody's way
+        [server_id] = await cloud.create()
+        await all_active(cloud, [server_id], 10)
+        assert LEVELS in wire.order(DETAILS, LEVELS, "events") and "events" not in wire.order("events")
+        assert rest.names == []
+        assert (await port_of(cloud, server_id))["status"] != "ACTIVE"
+        wire.lose = lambda subject: False
+        await asyncio.sleep(120)  # the agent reports until it is answered
+        assert (await port_of(cloud, server_id))["status"] == "ACTIVE"
+
+    stage.play("default", work)
+
+
+def test_4_events_go_in_batches(stage: Acts) -> None:
+    """The first at once, the others gathered for send_events_interval."""
+
+    async def work(cloud: Cloudlet) -> None:
+        rest = Rest(cloud)
+        await all_active(cloud, await cloud.create(count=8), 60)
+        assert len(rest.names) == 8
+        assert len(rest.batches) < 8
+
+    stage.play("story", work, {"compute.max_concurrent_builds": 0}, hosts=4)
+
+
+# 6: the events
+
+
+@both
+@pytest.mark.parametrize(("status", "ends"), [("completed", "active"), ("failed", "error")])
+def test_6_network_vif_plugged_and_failed(stage: Acts, profile: str, status: str, ends: str) -> None:
+    """An event of the network service's ends the story's wait; by default it is the port's own level that does."""
+
+    async def work(cloud: Cloudlet) -> None:
+        wire = Wire(cloud)
+        wire.lose = lambda subject: LEVELS in subject
+        [server_id] = await cloud.create()
+        if profile == "story":
+            await asyncio.sleep(4)
+            assert (await cloud.server(server_id))["vm_state"] == "building"
+            event = Event("network-vif-plugged", server_id, status, (await port_of(cloud, server_id))["id"])
+            await deliver(cloud.store, cloud.bus, [event])
+        assert await state_after(cloud, server_id, 30) == ends
+
+    fails = {"simulated.fail_wire": 1.0} if profile == "default" and status == "failed" else {}
+    stage.play(profile, work, {"compute.vif_plugging_timeout": 60.0, **fails})
+
+
+@both
+@pytest.mark.parametrize("name", ["network-vif-unplugged", "network-vif-deleted", "network-changed"])
+def test_6_the_other_events_are_taken_and_resume_nobody(stage: Acts, profile: str, name: str) -> None:
+    async def work(cloud: Cloudlet) -> list[int]:
+        wire = Wire(cloud)
+        wire.lose = lambda subject: LEVELS in subject
+        [server_id] = await cloud.create()
+        await asyncio.sleep(3)
+        before = (await cloud.server(server_id))["vm_state"]
+        tag = (await port_of(cloud, server_id))["id"]
+        outcomes = await deliver(cloud.store, cloud.bus, [Event(name, server_id, "completed", tag)])
+        assert await state_after(cloud, server_id, 3) == before
+        return [outcome.code for outcome in outcomes]
+
+    assert stage.play(profile, work) == [200]
+
+
+@both
+def test_6_one_bad_event_does_not_stop_the_good_one(stage: Acts, profile: str) -> None:
+    async def work(cloud: Cloudlet) -> list[int]:
+        [server_id] = await cloud.create()
+        await all_active(cloud, [server_id], 30)
+        tag = (await port_of(cloud, server_id))["id"]
+        events = [Event("network-changed", "nobody", "completed", tag), Event("network-vif-plugged", server_id, "completed", tag)]
+        return [outcome.code for outcome in await deliver(cloud.store, cloud.bus, events)]
+
+    assert stage.play(profile, work) == [404, 200]
+
+
+# 7: the timeout that users see
+
+
+def test_7_past_the_timeout_the_guest_is_destroyed_and_the_server_in_error(stage: Acts) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        Wire(cloud).lose = lambda subject: subject.endswith(".events")
+        [server_id] = await cloud.create()
+        assert await state_after(cloud, server_id, 295) == "building"
+        assert await state_after(cloud, server_id, 10) == "error"
+        action = await cloud.last_action(server_id)
+        assert "signalled" in action["message"] and "within 300 s" in action["message"]
+        assert action["attempt"] == 1  # not tried elsewhere, though there is another host
+        assert not any(cloud.guests[name].guests or cloud.ports[name].ports for name in cloud.names)
+
+    stage.play("story", work, hosts=2)
+
+
+def test_7_unless_it_is_not_fatal(stage: Acts) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        Wire(cloud).lose = lambda subject: subject.endswith(".events")
+        [server_id] = await cloud.create()
+        assert await state_after(cloud, server_id, 305) == "active"
+
+    stage.play("story", work, {"compute.vif_plugging_is_fatal": False})
+
+
+def test_7_by_default_a_lost_word_is_nobody_s_timeout(stage: Acts) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        Wire(cloud).lose = lambda subject: subject.endswith(".events") or LEVELS in subject
+        [server_id] = await cloud.create()
+        await all_active(cloud, [server_id], 1)
+
+    stage.play("default", work)
+
+
+def test_7_by_default_a_network_that_never_comes_has_the_same_limit_and_another_host(stage: Acts) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        [server_id] = await cloud.create()
+        await asyncio.sleep(650)
+        server, action = await cloud.server(server_id), await cloud.last_action(server_id)
+        assert server["vm_state"] == "error"
+        assert (action["attempt"], len(action["tried"])) == (2, 1)
+        assert "wired" in server["fault"]["message"]
+
+    stage.play("default", work, {"simulated.wire": 1000.0}, hosts=2)
+
+
+# 11: deletion of flows
+
+DELETION = {"simulated.flows_per_port": 40, "simulated.delete_flow": 0.05, "simulated.delete_flow_bundled": 0.0005}
+
+
+@pytest.mark.parametrize(
+    ("profile", "deletion", "least", "most"),
+    [
+        ("story", "blocking", 15.0, 21.0),
+        ("story", "bundled", 0.0, 4.0),
+        ("story", "deferred", 0.0, 4.0),
+        ("default", "blocking", 15.0, 20.0),
+        ("default", "bundled", 0.0, 0.5),
+        ("default", "deferred", 0.0, 0.01),
+    ],
+)
+def test_11_flow_deletion(stage: Acts, profile: str, deletion: str, least: float, most: float) -> None:
+    """Ten servers go, 400 flows of 50 ms: one call a flow keeps the agent from a create for what is left of 20 s; a bundle, and another
+    lane, do not. In the story's loop turn and batch come on top."""
+
+    async def work(cloud: Cloudlet) -> float:
+        ids = await cloud.create(count=10)
+        await all_active(cloud, ids, 120)
+        for server_id in ids:
+            await cloud.compute.act(USER, server_id, "delete")
+        await asyncio.sleep(4.5)  # the removals have begun
+        [created] = await cloud.create()
+        await all_active(cloud, [created], 120)
+        return (await steps(cloud, created))["wired"]
+
+    wired = stage.play(profile, work, {**DELETION, "network.flow_deletion": deletion})
+    assert least <= wired <= most, wired
