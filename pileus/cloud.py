@@ -73,6 +73,7 @@ class Cloud:
         bus = await open_bus(settings, name="up")
         stack.push_async_callback(bus.close)
         services = assemble(settings, self.state, store, bus, self.base_url)
+        stack.push_async_callback(services.close)
         await stack.run(services.identity)
         self.access = await firststart.run(self.state, self.base_url, services.identity, store, services.network.config)
         await stack.run(services.images)

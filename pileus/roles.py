@@ -8,9 +8,7 @@ from collections.abc import Collection
 from pileus.compute.hostwatch import HostWatch
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.worker import Worker
-from pileus.errors import StartupError
 from pileus.http.server import HttpServer
-from pileus.network.compute_http import HttpComputeEvents
 from pileus.parts import Stack
 from pileus.services import Services, faces
 
@@ -21,16 +19,11 @@ async def api(stack: Stack, services: Services, listener: socket.socket, wanted:
 
 
 async def network_rpc(stack: Stack, services: Services) -> None:
-    """Take what agents ask and report; with the `callback` plug signal, tell compute of it over HTTP. Raises StartupError."""
-    network, settings = services.network, services.settings
-    if network.config.notify:
-        if not services.base_url:
-            raise StartupError("with compute.plug_signal = callback the network service calls the compute API: set api.public_url")
-        url = f"{services.base_url}/compute/v2.1"
-        events = HttpComputeEvents(url, services.identity.service_token, limit=settings.network.notify_timeout)
-        stack.push_async_callback(events.close)
-        network.notify_by(events)
-    await stack.run(network)
+    """Take what agents ask and report, and tell compute of it. Raises StartupError."""
+    events = services.events()
+    stack.push_async_callback(events.close)
+    services.network.notify_by(events)
+    await stack.run(services.network)
 
 
 class ComputeWorker:

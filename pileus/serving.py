@@ -74,12 +74,15 @@ class ControlProcess:
         bus = await open_bus(settings, name=self._role)
         stack.push_async_callback(bus.close)
         services = assemble(settings, self._state, store, bus, self._base_url)
+        stack.push_async_callback(services.close)
         if self._role == "api":
             await self._api(services)
         elif self._role == "network-rpc":
             await stack.run(services.identity)
             await roles.network_rpc(stack, services)
         else:
+            if services.calls_with_our_tokens:
+                await stack.run(services.identity)
             compute = roles.ComputeWorker(services, exclusive=False)
             await stack.run(compute.watch)
             await stack.run(compute.worker)

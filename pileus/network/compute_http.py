@@ -1,37 +1,31 @@
-"""The compute API over HTTP, as the notifier uses it."""
+"""The compute API over HTTP, as the notifier uses it: Nova's, or our own."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import httpx
 
 from pileus.clients.compute import Delivery, ExternalEvent
+from pileus.clients.rest import Rest
 from pileus.errors import Unavailable
 
 PATH = "/os-server-external-events"
 
 
 class HttpComputeEvents:
-    """`url`: the compute endpoint. `token`: gives a token with the service role. `limit`: seconds of one request."""
+    """See `pileus.clients.compute.ComputeEvents`. `rest`: to the compute endpoint with its /v2.1, with tokens that have the service role.
+    It tries nothing again: the notifier does, for as long as there is something to tell."""
 
-    def __init__(
-        self, url: str, token: Callable[[], Awaitable[str]], *, limit: float, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
-        self._url = url.rstrip("/") + PATH
-        self._token = token
-        self._client = httpx.AsyncClient(timeout=limit, transport=transport, trust_env=False)
+    def __init__(self, rest: Rest) -> None:
+        self._rest = rest
 
     async def send(self, events: Sequence[ExternalEvent]) -> list[Delivery]:
-        """See `ComputeEvents.send`. 200 and 207 carry a code for each event; 400 and 404 to the whole leave open whose
-        fault it was, so the batch is sent in halves."""
+        """200 and 207 carry a code for each event; 400 and 404 to the whole leave open whose fault it was, so the batch is sent in
+        halves."""
         if not events:
             return []
-        body = {"events": [_body(event) for event in events]}
-        answer = await self._post(body)
-        if answer.status_code == 401:
-            answer = await self._post(body)  # the token had expired: the next one is new
+        answer = await self._rest.send("POST", PATH, body={"events": [_body(event) for event in events]})
         if answer.status_code in (200, 207):
             return _deliveries(events, answer)
         if answer.status_code in (400, 404) and len(events) == 1:
@@ -39,16 +33,11 @@ class HttpComputeEvents:
         if answer.status_code in (400, 404):
             half = len(events) // 2  # halves find the bad one in few requests
             return [*await self.send(events[:half]), *await self.send(events[half:])]
-        raise Unavailable(f"{self._url} answered {answer.status_code}")
+        hint = ": check service_auth, or whose tokens it takes" if answer.status_code in (401, 403) else ""
+        raise Unavailable(f"{self._rest.base}{PATH} answered {answer.status_code}{hint}")
 
     async def close(self) -> None:
-        await self._client.aclose()
-
-    async def _post(self, body: dict[str, Any]) -> httpx.Response:
-        try:
-            return await self._client.post(self._url, json=body, headers={"X-Auth-Token": await self._token()})
-        except httpx.HTTPError as error:
-            raise Unavailable(f"{self._url}: {str(error) or type(error).__name__}") from None
+        await self._rest.close()
 
 
 def _body(event: ExternalEvent) -> dict[str, str]:

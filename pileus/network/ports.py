@@ -83,6 +83,7 @@ def create(tx: Tx, config: Config, new: NewPort, network: Row, subnets: Sequence
     mine = quotas.Tally() if tally is None else tally
     port = insert(tx, config, new, network, mine)
     if new.host:
+        bindings.check_agent(tx, config, new.host)
         bindings.occupy(tx, network, new.host)
     port["fixed_ips"] = fixed_ips.assign(tx, config, network, subnets, port["id"], new.fixed_ips)
     if tally is None:
@@ -277,6 +278,8 @@ def _check_change(port: Row, values: Mapping[str, Any], changes: Mapping[str, An
 
 
 def _rebound(tx: Tx, config: Config, port: Row, network: Row, host: str, admin_up: bool) -> dict[str, Any]:
+    if host:
+        bindings.check_agent(tx, config, host)
     bindings.move(tx, config, port, network, host)
     before = bindings.state(port)
     if host:

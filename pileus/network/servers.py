@@ -5,7 +5,6 @@ Only `server_id` says that a port is a server's: it is written here alone. What 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, null, or_, select, update
 
+from pileus.clients import address_pattern
 from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress, ServerPort
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
@@ -26,11 +26,8 @@ from pileus.network.tables import ports as table
 from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
 
-_PATTERN = re.compile(r"(\^?)((?:\\[.:]|[0-9a-fA-F:]|\.\*|\.)*)(\$?)")
 _PORTS = select(table).where(table.c.server_id == bindparam("server")).order_by(table.c.nic_index)
 _LOCKED = select(table).where(table.c.server_id == bindparam("server")).order_by(table.c.id).with_for_update()
-MOST_PATTERN = 64
-MOST_WILDCARDS = 3
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ def ports_of(tx: Tx, server_id: str) -> list[ServerPort]:
 def at(tx: Tx, address: str, version: int) -> list[str]:
     """See `NetworkClient.servers_at`. Of regular expressions these are taken: characters of addresses, `.`, `.*`, `\\.`, `^`, `$`.
     Raises BadRequest for others (a pattern must not be able to keep the database busy)."""
-    matching = allocations.c.ip.like(_like(address), escape="!")
+    matching = allocations.c.ip.like(address_pattern.parse(address).like, escape="!")
     of_version = allocations.c.ip.like("%:%") if version == 6 else allocations.c.ip.not_like("%:%")
     joined = table.join(allocations, allocations.c.port_id == table.c.id)
     wanted = select(table.c.server_id).select_from(joined).where(table.c.server_id.is_not(None), matching, of_version)
@@ -301,12 +298,3 @@ def _write(tx: Tx, port: Row, values: Row) -> Row:
 
 def _in_use(port_id: str) -> Conflict:
     return Conflict(f"Port {port_id} is still in use.", kind="PortInUse")
-
-
-def _like(pattern: str) -> str:
-    """A LIKE pattern that matches what the regular expression does."""
-    found = _PATTERN.fullmatch(pattern)
-    if found is None or len(pattern) > MOST_PATTERN or pattern.count(".*") > MOST_WILDCARDS:
-        raise BadRequest(f"ip pattern {pattern!r}: an address or a part of it, with `.`, `\\.`, at most {MOST_WILDCARDS} `.*`, `^` and `$`")
-    body = re.sub(r"\\(.)|\.\*|\.", lambda m: m[1] or ("%" if m[0] == ".*" else "_"), found[2])
-    return f"{'' if found[1] else '%'}{body.lower()}{'' if found[3] else '%'}"

@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from pileus.clients.compute import ExternalEvent
+from pileus.clients.rest import Rest
+from pileus.clients.tokens import OwnTokens
 from pileus.errors import Unavailable
 from pileus.network.compute_http import HttpComputeEvents
 
@@ -22,7 +24,8 @@ def client(answer: Callable[[httpx.Request], httpx.Response]) -> HttpComputeEven
     async def token() -> str:
         return next(tokens)
 
-    return HttpComputeEvents("http://compute/v2.1/", token, limit=5, transport=httpx.MockTransport(answer))
+    rest = Rest("http://compute/v2.1/", OwnTokens(token), name="Nova", limit=5, transport=httpx.MockTransport(answer))
+    return HttpComputeEvents(rest)
 
 
 def codes(request: httpx.Request, of: Callable[[str], int]) -> list[dict[str, object]]:

@@ -26,6 +26,11 @@ TOLD = frozenset({"host", *ports.KEPT})
 """Of changes of these compute may have to be told."""
 
 
+VIF_DETAILS = {"connectivity": "l2", "port_filter": True, "ovs_hybrid_plug": False}
+GENERATION = "generation"
+"""Beside them: which of the port's bindings this is, so that compute over HTTP knows what our agents speak of."""
+
+
 def _fixed_ips(name: str, value: Any) -> list[WantedIP] | None:
     if value is None:
         return None
@@ -108,7 +113,7 @@ def shape(row: Row, context: Context) -> dict[str, Any]:
             "binding:host_id": row["host"],
             "binding:profile": row["profile"],
             "binding:vif_type": "ovs" if bound else "unbound",
-            "binding:vif_details": {"connectivity": "l2", "port_filter": True, "ovs_hybrid_plug": False} if bound else {},
+            "binding:vif_details": {**VIF_DETAILS, GENERATION: row["generation"]} if bound else {},
         }
     return shown
 
