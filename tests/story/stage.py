@@ -34,16 +34,23 @@ def play(
 
 
 class Wire:
-    """What passes on a cloud's bus from now on: `said` are the words of its subjects that name what is told. `lose` takes some away."""
+    """What passes on a cloud's bus from now on: `said` are its subjects. `lose` takes some away."""
 
     def __init__(self, cloud: Cloudlet) -> None:
         self.said: list[str] = []
+        self._payloads: list[bytes] = []
         self.lose: Callable[[str], bool] = lambda subject: False
         cloud.bus.fate = self._fate
 
     def _fate(self, subject: str, payload: bytes) -> Sequence[float]:
         self.said.append(subject)
+        self._payloads.append(payload)
         return () if self.lose(subject) else (0.0,)
+
+    def about(self, *ids: str) -> list[str]:
+        """Subjects of the messages in which one of these stands."""
+        signs = [each.encode() for each in ids]
+        return [subject for subject, payload in zip(self.said, self._payloads, strict=True) if any(sign in payload for sign in signs)]
 
     def order(self, *words: str) -> list[str]:
         """Those of `words` that were said, in their order; each once."""
