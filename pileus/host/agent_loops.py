@@ -277,7 +277,8 @@ class Serial:
 
     async def _answer(self, asked: _Asked) -> None:
         try:
-            await self._wire(asked.port)
+            if not self._ports.is_wired(asked.port):  # as one that was noticed
+                await self._wire(asked.port)
         except WireError as error:
             if not asked.done.done():
                 asked.done.set_exception(error)
