@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -107,7 +108,8 @@ class ControlProcess:
 
 
 class HostProcess:
-    """A hypervisor host, or many hollow ones: it knows the bus and the image API, and no database. SIGUSR1 restarts network agents."""
+    """A hypervisor host, or many hollow ones: it knows the bus and the image API, and no database. SIGUSR1 restarts network agents;
+    SIGUSR2 lets the compute service of the next host say that it was restarted: healing of its servers may begin again by that."""
 
     def __init__(self, settings: Settings, hypervisor: str, part: Part) -> None:
         self.settings = settings
@@ -115,6 +117,7 @@ class HostProcess:
         self._hypervisor = hypervisor
         self._part: Part = part
         self._chores = Chores()
+        self._in_turn: Iterator[Host] = iter(())
         self._state = Path(settings.state).absolute()
         self._stack = Stack()
 
@@ -131,14 +134,21 @@ class HostProcess:
             self.hosts = hollow_hosts(self.settings, self._state, bus)
         for host in self.hosts:
             await self._stack.run(host)
+        self._in_turn = cycle([host for host in self.hosts if isinstance(host, Host)])
         self._stack.push_async_callback(self._chores.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._restart_agents)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, self._say_restarted)
 
     def _restart_agents(self) -> None:
         """All of them, as after an update of agents that are processes of their own."""
         hosts = [host for host in self.hosts if isinstance(host, (Host, NetworkPart))]
         for first in range(AGENTS_AT_ONCE):
             self._chores.start(_restart_each(hosts[first::AGENTS_AT_ONCE]), "restart-agents")
+
+    def _say_restarted(self) -> None:
+        host = next(self._in_turn, None)
+        if host is not None:
+            self._chores.start(host.say_restarted(), "say-restarted")
 
     async def wait(self) -> None:
         await asyncio.Event().wait()

@@ -64,6 +64,10 @@ class Host:
         """See `Agent.restart`: guests go on, and boots under way wait for it."""
         await self._network.restart_agent()
 
+    async def say_restarted(self) -> None:
+        """See `ComputePart.say_restarted`."""
+        await self._compute.say_restarted()
+
     async def close(self) -> None:
         """Stop listening and working; guests, ports and DHCP go on."""
         await self._compute.close()

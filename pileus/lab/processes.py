@@ -82,6 +82,21 @@ class Process:
             self._process.terminate()
         self._reap()
 
+    def end(self) -> None:
+        """SIGTERM; `stop` waits for what follows."""
+        self.tell(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Until it ends by itself: its exit code."""
+        assert self._process is not None
+        code = self._process.wait(LIMIT)
+        self._process = None
+        return code
+
+    def used(self, seconds: float) -> None:
+        """CPU of an earlier life."""
+        self._spent += seconds
+
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
 

@@ -1,0 +1,209 @@
+"""The story's knees by arithmetic, before anything is measured: what a boot asks of each station, and how much each has to give.
+
+A station is a number of servers in the sense of queues: connections, build slots, agents' loops, cores. A create, and the delete that
+keeps the population as it is, each hold one of them for some seconds; healing and restarts hold some all the time. By Little's law
+(held on average = rate × seconds held) a station is full at the rate at which all of it is held; the smallest of these rates is the knee.
+Costs are of light load: statements counted, each as long as it takes here with the round trip that is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from pileus.lab import cases
+from pileus.lab.cases import Case, value
+from pileus.lab.site import API_WORKERS
+
+Trips = dict[str, float]
+"""Role → round trips to the database."""
+
+
+class Costs(msgspec.Struct, frozen=True):
+    """What one of each costs, of a profile at light load. Seconds, and round trips by role."""
+
+    create: Trips
+    delete: Trips
+    heal: Trips
+    cpu: dict[str, float]
+    """`create`, `delete`, `heal`: CPU seconds of all processes; `idle`: cores in use when nothing happens."""
+    trip_s: float
+    """One round trip, as who holds the connection waits for it."""
+    wait_s: float
+    """From POST to ACTIVE."""
+    heal_requests: float
+    """REST requests of healing one server."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What is the same in all cases. `flow_s`: seconds of deleting the flows of one port, by `network.flow_deletion`, `rung_s`: for how
+    long a load is held, `wire_s`: plugging and wiring one port."""
+
+    hosts: int
+    servers: int
+    cores: int
+    plug_timeout_s: float
+    rung_s: float
+    flow_s: Mapping[str, float]
+    wire_s: float
+
+
+@dataclass(frozen=True)
+class Station:
+    """`servers`: how many there are; `held`: how many of them something else holds all the time; `create_s`, `delete_s`: seconds that one
+    is held. `words`: how it comes to that."""
+
+    name: str
+    servers: float
+    create_s: float
+    delete_s: float
+    held: float
+    words: str
+
+    @property
+    def full_at(self) -> float:
+        """Creates, and as many deletes, a second."""
+        return max(0.0, self.servers - self.held) / max(self.create_s + self.delete_s, 1e-9)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`full_at`: the rate that the limiting station can bear for ever; `knee`: the highest at which a rung is still good, because within
+    its seconds no queue grows longer than half the plug timeout."""
+
+    knee: float
+    full_at: float
+    limited_by: str
+    arithmetic: str
+    stations: tuple[Station, ...]
+
+
+def heals_per_s(case: Case, world: World) -> float:
+    """Servers healed a second: by the interval, and because restarts begin it again."""
+    interval = case.heal_interval
+    if interval <= 0:
+        return 0.0
+    every = (world.servers if value(case, "compute.heal_scope") == "all" else world.hosts) / interval
+    again = 0.0 if value(case, cases.RESUME) else case.restarts / 60 * world.servers
+    return float(every + again)
+
+
+def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
+    heals = heals_per_s(case, world)
+    found = []
+    workers, pool = int(value(case, cases.WORKERS)), int(value(case, cases.POOL))
+    threads = int(value(case, "network.executor_thread_pool_size"))
+    trip = costs.trip_s
+    rpc = workers * min(pool, threads)
+    c, d = costs.create.get("network-rpc", 0.0), costs.delete.get("network-rpc", 0.0)
+    found.append(
+        Station(
+            "network rpc",
+            rpc,
+            c * trip,
+            d * trip,
+            0.0,
+            f"{c:.0f} round trips a boot and {d:.0f} a delete × {trip * 1000:.2f} ms = {(c + d) * trip:.3f} s of a connection; there are "
+            f"{workers} × min({pool}, {threads}) = {rpc}",
+        )
+    )
+    c, d, h = (trips.get("network-api", 0.0) for trips in (costs.create, costs.delete, costs.heal))
+    if c:
+        held = heals * h * trip
+        found.append(
+            Station(
+                "network API",
+                API_WORKERS * pool,
+                c * trip,
+                d * trip,
+                held,
+                f"{c:.0f} round trips a boot and {d:.0f} a delete × {trip * 1000:.2f} ms = {(c + d) * trip:.3f} s of a connection; there "
+                f"are {API_WORKERS} × {pool} = {API_WORKERS * pool}, and healing {heals:.1f} servers a second × {h:.0f} round trips holds "
+                f"{held:.2f}",
+            )
+        )
+    slots = world.hosts * int(value(case, "compute.max_concurrent_builds"))
+    if value(case, "compute.hold_build_slot") and slots:
+        found.append(
+            Station(
+                "build slots",
+                slots,
+                costs.wait_s,
+                0.0,
+                0.0,
+                f"{world.hosts} hosts × {slots // world.hosts} slots, each held for {costs.wait_s:.2f} s",
+            )
+        )
+    if value(case, "network.agent_loop") == "serial":
+        found.append(_agents(case, costs, world))
+    cpu = costs.cpu
+    held = cpu["idle"] + heals * cpu["heal"]
+    found.append(
+        Station(
+            "CPU",
+            world.cores,
+            cpu["create"],
+            cpu["delete"],
+            held,
+            f"{cpu['create'] * 1000:.0f} ms of CPU a boot and {cpu['delete'] * 1000:.0f} a delete, on {world.cores} cores of which "
+            f"{held:.2f} are taken (healing: {heals * cpu['heal']:.2f})",
+        )
+    )
+    return tuple(found)
+
+
+def _agents(case: Case, costs: Costs, world: World) -> Station:
+    """One loop a host: it asks, wires and reports port after port; unless deferred, it removes flows first."""
+    deletion = str(value(case, cases.DELETION))
+    asks = costs.create.get("network-rpc", 0.0) * costs.trip_s
+    flows = world.flow_s.get(deletion, 0.0)
+    beside = " beside the loop" if deletion == "deferred" else ""
+    return Station(
+        "agents",
+        world.hosts,
+        asks + world.wire_s,
+        0.0 if deletion == "deferred" else flows,
+        0.0,
+        f"a port keeps an agent's loop for {asks + world.wire_s:.3f} s, its removal ({deletion}){beside} for {flows:.4f} s; there are "
+        f"{world.hosts} loops",
+    )
+
+
+def predict(case: Case, costs: Costs, world: World) -> Prediction:
+    found = stations(case, costs, world)
+    limit = min(found, key=lambda station: station.full_at)
+    room = max(0.0, world.plug_timeout_s / 2 - costs.wait_s)
+    stretch = 1 + room / world.rung_s
+    arithmetic = (
+        f"{limit.words}: full at {limit.full_at:.2f}/s. In {world.rung_s:g} s a queue may grow to {room:.1f} s before p99 is over "
+        f"{world.plug_timeout_s / 2:g} s: × {stretch:.2f}"
+    )
+    return Prediction(limit.full_at * stretch, limit.full_at, limit.name, arithmetic, found)
+
+
+def why_not(case: Case, costs: Costs, world: World) -> str:
+    """Of a case with changes: those of its changes without which its knee would be the same, and why. Empty: each matters."""
+    whole = predict(case, costs, world)
+    words = []
+    for change in cases.CHANGES:
+        if change.name not in case.changed:
+            continue
+        without = Case(case.name, case.words, {**case.settings, change.key: change.was}, case.profile, restarts=case.restarts)
+        other = predict(without, costs, world)
+        if abs(other.knee - whole.knee) < 0.03 * whole.knee:
+            words.append(f"{change.words} does not matter here: {whole.limited_by} is the limit, {_station_words(change.name, whole)}")
+    return "; ".join(words)
+
+
+TOUCHES = {"heal": "network API", "rpc": "network rpc", "pool": "network rpc", "deletion": "agents"}
+"""Change → the station that it makes wider."""
+
+
+def _station_words(change: str, whole: Prediction) -> str:
+    touched = next((station for station in whole.stations if station.name == TOUCHES[change]), None)
+    if touched is None or touched.name == whole.limited_by:
+        return "and it is as wide without it"
+    return f"{touched.name} would do for {touched.full_at:.0f}/s"
