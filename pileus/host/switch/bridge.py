@@ -118,7 +118,7 @@ class Bridge(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(openflow.hello(next(self._xids)))
+        self._transport.write(openflow.hello(next(self._xids)) + openflow.see_fragments(next(self._xids)))
 
     def data_received(self, data: bytes) -> None:
         self._data += data

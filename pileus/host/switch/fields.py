@@ -29,6 +29,7 @@ FIELDS: dict[str, tuple[int, int, int]] = {
     "eth_src": (_OPENFLOW, 4, 6),
     "eth_type": (_OPENFLOW, 5, 2),
     "vlan_vid": (_OPENFLOW, 6, 2),
+    "ip_frag": (_NXM, 26, 1),
     "ip_proto": (_OPENFLOW, 10, 1),
     "ipv4_src": (_OPENFLOW, 11, 4),
     "ipv4_dst": (_OPENFLOW, 12, 4),
@@ -51,9 +52,6 @@ FIELDS: dict[str, tuple[int, int, int]] = {
     "nd_target": (_OPENFLOW, 31, 16),
     "nd_sll": (_OPENFLOW, 32, 6),
     "nd_tll": (_OPENFLOW, 33, 6),
-    "ct_nw_proto": (_NXM, 119, 1),
-    "ct_tp_src": (_NXM, 124, 2),
-    "ct_tp_dst": (_NXM, 125, 2),
 }
 _ORDER = {name: position for position, name in enumerate(FIELDS)}
 _BY_CODE = {(kind, number): name for name, (kind, number, _) in FIELDS.items()}

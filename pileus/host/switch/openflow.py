@@ -1,7 +1,7 @@
 """OpenFlow 1.5 as bytes: what we say to a bridge and what it answers. Pure; `bridge` holds the connection.
 
 1.5 and not 1.4 because it can insert and remove a single bucket of a group: a flood list that is not rewritten with each port.
-Sources: OpenFlow Switch Specification 1.5.0 (sections 7.1 to 7.3), and Open vSwitch's nicira-ext.h (flushing a conntrack zone).
+Sources: OpenFlow Switch Specification 1.5.0 (sections 7.1 to 7.3), and Open vSwitch's nicira-ext.h (flushing a conntrack zone, fragments).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEADER = struct.Struct("!BBHI")
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, _EXPERIMENTER = 0, 1, 2, 3, 4
 _FLOW_MOD, _GROUP_MOD = 14, 15
 _MULTIPART_REQUEST, MULTIPART_REPLY = 18, 19
-_BARRIER_REQUEST, BARRIER_REPLY = 20, 21
+_SET_CONFIG, _BARRIER_REQUEST, BARRIER_REPLY = 9, 20, 21
 BUNDLE_CONTROL, _BUNDLE_ADD = 33, 34
 
 _ANY = 0xFFFFFFFF
@@ -160,6 +160,14 @@ def bundle_kind(body: bytes) -> int:
 def barrier(xid: int) -> bytes:
     """Answered (`BARRIER_REPLY`) when all that was sent before is done."""
     return message(_BARRIER_REQUEST, xid)
+
+
+def see_fragments(xid: int) -> bytes:
+    """Flows may match `ip_frag`, and ports match first fragments: without this all fragments have ports of 0."""
+    return message(_SET_CONFIG, xid, struct.pack("!HH", _FRAGMENTS_MATCH, 0))
+
+
+_FRAGMENTS_MATCH = 3
 
 
 def flush_zone(zone: int, xid: int) -> bytes:

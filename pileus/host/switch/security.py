@@ -4,11 +4,11 @@ A stateful port's packets are tracked in the conntrack zone of their network. Wh
 judged by the rules, each packet of it; what goes back passes if the connection was accepted. So a changed rule holds at once for
 what stands already: a packet that no rule allows any more marks its connection as refused, which ends the answers, too, and one that is
 allowed again marks it as accepted. A connection is kept when its first packet has passed all that is on its way (CONFIRM), so one that the
-receiver's rules drop leaves nothing behind; both ends on one host share it, for the zone is the same. Multicast is tracked, for
-fragments' sake, and never kept: nothing is an answer to it.
+receiver's rules drop leaves nothing behind; both ends on one host share it, for the zone is the same. Multicast is tracked once for all
+who hear it and never kept: nothing is an answer to it.
 
-Rules look at the connection's ports where they can: all fragments of a datagram have these, its own only the first. A stateless port's
-packets are not tracked, so rules with ports let no later fragments of them pass.
+The first fragment of a datagram has its ports, the later ones have none: these pass where a rule would let some port of theirs pass, and
+are of no use without the first.
 
 A rule with a set of addresses is a conjunctive match: the addresses are one dimension, the port's rules the other. The first are flows
 of the set, one for each address and direction, whatever ports and rules there are. An address may be in many sets and a flow is known by
@@ -65,6 +65,8 @@ _ICMP, _TCP, _UDP, _ICMPV6, _SCTP = 1, 6, 17, 58, 132
 _PORTS = {_TCP: "tcp_dst", _UDP: "udp_dst", _SCTP: "sctp_dst"}
 _ICMP_FIELDS = {_ICMP: ("icmpv4_type", "icmpv4_code"), _ICMPV6: ("icmpv6_type", "icmpv6_code")}
 _LAST_PORT = 65535
+_LATER = (2, 2)
+"""`ip_frag` of all fragments but the first."""
 # Router and neighbour solicitation, neighbour advertisement, reports of multicast listeners; what they send must be theirs (`antispoof`).
 _SENT_BY_GUESTS = (133, 135, 136, 131, 132, 143)
 # Query for multicast listeners, router advertisement (which no guest can send), neighbour solicitation and advertisement.
@@ -171,16 +173,23 @@ def _filtered(own: int, ofport: int, rules: Filter | None, numbers: Mapping[str,
     if rules.stateful and stage is _INGRESS:
         # Tracked already, as a packet that some port of this host sent.
         yield Flow(stage.entry, 60, own, {**here, "ct_state": (TRACKED, TRACKED)}, goto=stage.state)
-    for rule in dict.fromkeys(rule for rule in rules.rules if _STAGES[rule.direction] is stage):
-        for match in _matches(rule, stage, stateful=rules.stateful):
+    flows: dict[tuple[int, frozenset[tuple[str, Value]]], Flow] = {}
+    for rule in (rule for rule in rules.rules if _STAGES[rule.direction] is stage):
+        for match in _matches(rule, stage):
             if rule.remote_set is None:
-                yield Flow(stage.rules, _PLAIN, own, {**here, **match}, goto=stage.after)
+                flows[_key(_PLAIN, match)] = Flow(stage.rules, _PLAIN, own, {**here, **match}, goto=stage.after)
             else:
                 number = numbers[rule.remote_set]
-                yield Flow(stage.rules, number, own, {**here, **match}, (Conjunction(number, 2),))
+                flows[_key(number, match)] = Flow(stage.rules, number, own, {**here, **match}, (Conjunction(number, 2),))
+    yield from flows.values()
 
 
-def _matches(rule: SecurityRule, stage: _Stage, *, stateful: bool) -> Iterator[_Match]:
+def _key(priority: int, match: _Match) -> tuple[int, frozenset[tuple[str, Value]]]:
+    """Rules that overlap have flows in common."""
+    return priority, frozenset(match.items())
+
+
+def _matches(rule: SecurityRule, stage: _Stage) -> Iterator[_Match]:
     """What a rule names in packets, but for its set. Ports of a protocol whose ports the switch does not know: nothing."""
     match: _Match = {"eth_type": _ETHER_TYPES[rule.ip_version]}
     if rule.remote_cidr is not None:
@@ -193,35 +202,21 @@ def _matches(rule: SecurityRule, stage: _Stage, *, stateful: bool) -> Iterator[_
         return
     protocol = _ICMPV6 if rule.ip_version == 6 and rule.protocol == _ICMP else rule.protocol
     match["ip_proto"] = protocol
-    if rule.port_min is None and rule.port_max is None:
-        yield match
+    parts = list(_ports(protocol, rule.port_min, rule.port_max))
+    yield from ({**match, **part} for part in parts)
+    if parts not in ([], [{}]):
+        yield {**match, "ip_frag": _LATER}
+
+
+def _ports(protocol: int, first: int | None, last: int | None) -> Iterator[_Match]:
+    """Ports, of ICMP type and code; `{}`: all."""
+    if first is None and last is None:
+        yield {}
     elif protocol in _ICMP_FIELDS:
-        yield match | _icmp(protocol, rule.port_min, rule.port_max, stateful=stateful)
+        yield {name: value for name, value in zip(_ICMP_FIELDS[protocol], (first, last), strict=True) if value is not None}
     elif protocol in _PORTS:
-        last = _LAST_PORT if rule.port_max is None else rule.port_max
-        for value, mask in masks_of(rule.port_min or 0, last):
-            yield match | (_tracked(protocol, ct_tp_dst=(value, mask)) if stateful else _plain_ports(_PORTS[protocol], value, mask))
-
-
-def _icmp(protocol: int, kind: int | None, code: int | None, *, stateful: bool) -> _Match:
-    if stateful and not (protocol == _ICMPV6 and kind in _CONNECTIONLESS):
-        values = {"ct_tp_src": kind, "ct_tp_dst": code}
-        return _tracked(protocol, **{name: value for name, value in values.items() if value is not None})
-    return {name: value for name, value in zip(_ICMP_FIELDS[protocol], (kind, code), strict=True) if value is not None}
-
-
-def _tracked(protocol: int, **ports: Value) -> _Match:
-    """Ports (of ICMP type and code) of the connection."""
-    full = {name: value[0] if isinstance(value, tuple) and value[1] == _LAST_PORT else value for name, value in ports.items()}
-    if full.get("ct_tp_dst") == (0, 0):
-        return {}
-    return {"ct_state": (TRACKED, TRACKED | INVALID), "ct_nw_proto": protocol, **full}
-
-
-def _plain_ports(name: str, value: int, mask: int) -> _Match:
-    if mask == 0:
-        return {}
-    return {name: value if mask == _LAST_PORT else (value, mask)}
+        for value, mask in masks_of(first or 0, _LAST_PORT if last is None else last):
+            yield {_PORTS[protocol]: value if mask == _LAST_PORT else (value, mask)} if mask else {}
 
 
 def masks_of(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
 
 from pileus.host.privileged import tap_name
-from pileus.host.switch import SwitchError
-from tests.host.switch.rigs import LIMIT, Rig, found, network, plugged, tap, wired, wiring
+from pileus.host.switch import Filter, FlowDeletion, SwitchError
+from pileus.messages import SecurityRule
+from tests.host.switch.rigs import LIMIT, Rig, SimulatedRig, found, network, plugged, tap, wired, wiring
+
+DIRECTIONS = get_args(get_type_hints(SecurityRule)["direction"])
 
 
 def nothing(leftovers: dict[str, object]) -> bool:
@@ -224,3 +228,108 @@ async def test_unplugging_takes_what_a_cancelled_plug_had_begun(rig: Rig) -> Non
         assert set(await found(rig.switch)) == {stays.port_id}, moment
     await rig.switch.unplug([stays.port_id])
     assert nothing(await rig.leftovers())
+
+
+async def test_members_are_flows_of_their_set_whatever_ports_there_are(rig: Rig) -> None:
+    network_id, addresses = network(), [f"192.0.2.{number}" for number in range(1, 11)]
+    rules = Filter(rules=(SecurityRule("ingress", 4, remote_set="web"), SecurityRule("egress", 4, remote_set="web")))
+    first, second = wiring(1, network_id), wiring(2, network_id)
+    for port in (first, second):
+        await plugged(rig, port)
+    await rig.switch.address_set("web", addresses)
+    await rig.switch.wire(first, rules)
+    before = await flow_count(rig)
+    await rig.switch.wire(second, rules)
+    of_a_port = await flow_count(rig) - before
+    await rig.switch.address_set("web", [*addresses, "192.0.2.200", "2001:db8::/64"])
+    assert await flow_count(rig) == before + of_a_port + 2 * len(DIRECTIONS)
+    await rig.switch.address_set("web", addresses[1:])
+    assert await flow_count(rig) == before + of_a_port - len(DIRECTIONS)
+    await rig.switch.unplug([second.port_id])
+    assert await flow_count(rig) == before - len(DIRECTIONS)
+    await rig.switch.unplug([first.port_id])
+    assert await flow_count(rig) > len(DIRECTIONS) * (len(addresses) - 1)
+    for _ in range(2):
+        await rig.switch.drop_sets(["web", "there-never-was-one"])
+    assert nothing(await rig.leftovers())
+
+
+async def test_rules_can_be_told_again_and_be_others(rig: Rig) -> None:
+    port, ssh = wiring(1, network()), SecurityRule("ingress", 4, protocol=6, port_min=22, port_max=22)
+    await plugged(rig, port)
+    counts = []
+    for rules in (Filter(), Filter(rules=(ssh,)), Filter(rules=(ssh,)), Filter(), Filter(stateful=False), None, Filter()):
+        await rig.switch.wire(port, rules)
+        counts.append(await flow_count(rig))
+    closed = counts[0]
+    assert counts[1] == counts[2] > closed == counts[3] == counts[6]
+    await rig.switch.unplug([port.port_id])
+    assert nothing(await rig.leftovers())
+
+
+async def test_the_next_process_finds_sets_as_they_were(rig: Rig) -> None:
+    network_id, rules = network(), Filter(rules=(SecurityRule("ingress", 4, remote_set="web"),))
+    port = wiring(1, network_id)
+    await plugged(rig, port)
+    await rig.switch.address_set("web", ["192.0.2.1", "192.0.2.2"])
+    await rig.switch.wire(port, rules)
+    before = await flow_count(rig)
+    await rig.restart()
+    assert await flow_count(rig) == before
+    await rig.switch.address_set("web", ["192.0.2.2", "192.0.2.3", "192.0.2.4"])
+    assert await flow_count(rig) == before + len(DIRECTIONS)
+    await rig.switch.unplug([port.port_id])
+    await rig.switch.drop_sets(["web"])
+    assert nothing(await rig.leftovers())
+
+
+async def test_a_switch_that_lost_its_flows_takes_sets_and_rules_again(rig: Rig) -> None:
+    was_reset = asyncio.Event()
+    port, rules = wiring(1, network()), Filter(rules=(SecurityRule("ingress", 4, remote_set="web"),))
+    await plugged(rig, port)
+    await rig.switch.address_set("web", ["192.0.2.1"])
+    await rig.switch.wire(port, rules)
+    before = await flow_count(rig)
+    rig.switch.on_reset = was_reset.set
+    rig.break_switch()
+    async with asyncio.timeout(LIMIT):
+        await was_reset.wait()
+    await rig.switch.address_set("web", ["192.0.2.1"])
+    await rig.switch.wire(port, rules)
+    assert await flow_count(rig) == before
+    await rig.switch.unplug([port.port_id])
+    await rig.switch.drop_sets(["web"])
+    assert nothing(await rig.leftovers())
+
+
+@pytest.mark.parametrize("deletion", get_args(FlowDeletion))
+async def test_however_flows_are_deleted_nothing_is_left(rig: Rig, deletion: FlowDeletion) -> None:
+    network_id, rules = network(), Filter(rules=(SecurityRule("ingress", 4), SecurityRule("egress", 6)))
+    ports = [wiring(number, network_id) for number in (1, 2, 3)]
+    for port in ports:
+        await plugged(rig, port)
+    for port in ports[:2]:
+        await rig.switch.wire(port, rules)
+    await rig.switch.unplug([ports[0].port_id], deletion=deletion)
+    assert {port.port_id: port.wired for port in await rig.switch.ports()} == {ports[1].port_id: 1, ports[2].port_id: 0}
+    await rig.switch.unplug([port.port_id for port in ports], deletion=deletion)
+    assert nothing(await rig.leftovers())
+
+
+async def test_hollow_hosts_have_as_many_flows_as_real_ones(rig: Rig) -> None:
+    """What the simulated switch counts, and lets each deletion cost, against the switch under test."""
+    twin, network_id = SimulatedRig(), network()
+    ssh, group = SecurityRule("ingress", 4, protocol=6, port_min=22, port_max=1000), SecurityRule("ingress", 6, remote_set="web")
+    for each in (rig, twin):
+        for number, rules in enumerate((Filter(), Filter(rules=(ssh, group)), Filter(rules=(group,)))):
+            port = wiring(number + 1, network_id)
+            await plugged(each, port)
+            await each.switch.address_set("web", [f"192.0.2.{last}" for last in range(1, 6)])
+            await each.switch.wire(port, rules)
+    assert await flow_count(rig) == await flow_count(twin)
+    await rig.switch.unplug([port.port_id for port in await rig.switch.ports()])
+    await rig.switch.drop_sets(["web"])
+
+
+async def flow_count(rig: Rig) -> int:
+    return int((await rig.leftovers())["flows"])

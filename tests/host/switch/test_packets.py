@@ -62,6 +62,7 @@ FORBIDDEN = {
     "ARP probe for another's address": arp(A, "0.0.0.0", IP_C),
     "DHCP offer": udp(A, BROADCAST, IP_A, "255.255.255.255", ports=(67, 68)),
     "DHCP offer from an odd port": udp(A, B, IP_A, IP_B, ports=(1067, 68)),
+    "DHCP offer in fragments": frames.fragments(udp(A, BROADCAST, IP_A, "255.255.255.255", ports=(67, 68), data=bytes(1300)), 1240)[0],
     "DHCP request of another MAC": frames.dhcp_request(STRANGER),
     "DHCPv6 answer": udp(A, B, V6_A, V6_B, ports=(547, 546)),
     "another IPv6 address": udp(A, B, "2001:db8::c", V6_B),
