@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,94 @@ def test_7_by_default_a_network_that_never_comes_has_the_same_limit_and_another_
         assert "wired" in server["fault"]["message"]
 
     stage.play("default", work, {"simulated.wire": 1000.0}, hosts=2)
+
+
+# 8: the network info cache and its healing
+
+SERVERS, HOSTS = 12, 3
+
+
+class Reads:
+    """Servers whose addresses compute reads from the network service, from now on."""
+
+    def __init__(self, cloud: Cloudlet) -> None:
+        self.servers: list[str] = []
+        self._read = cloud.compute.network.addresses
+        cloud.compute.network.addresses = self._noted  # type: ignore[method-assign]
+
+    async def _noted(self, server_ids: Sequence[str]) -> Any:
+        self.servers += server_ids
+        return await self._read(server_ids)
+
+    async def during(self, seconds: float) -> Counter[str]:
+        """How often each was read in that time."""
+        self.servers.clear()
+        await asyncio.sleep(seconds)
+        return Counter(self.servers)
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "per_server", "in_all"),
+    [
+        ("story", {}, (9, 11), (110, 130)),
+        ("story", {"compute.heal_instance_info_cache_interval": 600.0}, (1, 1), (12, 12)),
+        ("story", {"compute.heal_scope": "one"}, (1, 4), (27, 33)),
+        ("story", {"compute.heal_instance_info_cache_interval": 0.0}, (0, 0), (0, 0)),
+        ("default", {}, (0, 1), (3, 3)),
+        ("default", {"compute.heal_scope": "all"}, (1, 1), (12, 12)),
+    ],
+    ids=["story, 60 s", "story, 600 s", "as Nova's code", "off", "default", "default, all"],
+)
+def test_8_healing_of_600_s(
+    stage: Acts, profile: str, changes: dict[str, Any], per_server: tuple[int, int], in_all: tuple[int, int]
+) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        ids = await cloud.create(count=SERVERS)
+        await all_active(cloud, ids, 120)
+        reads = Reads(cloud)
+        await asyncio.sleep(660)
+        found = await reads.during(600)
+        assert in_all[0] <= found.total() <= in_all[1], found
+        assert per_server[0] <= min(found[each] for each in ids) <= max(found[each] for each in ids) <= per_server[1], found
+
+    stage.play(profile, work, changes, hosts=HOSTS)
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "at_once"),
+    [("story", {}, True), ("story", {"compute.heal_resume": True}, False), ("default", {}, False)],
+    ids=["story", "story, resumed", "default"],
+)
+def test_8_a_restart_of_the_compute_service_begins_healing_anew(stage: Acts, profile: str, changes: dict[str, Any], at_once: bool) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        ids = await cloud.create(count=SERVERS)
+        await all_active(cloud, ids, 120)
+        await asyncio.sleep(700)
+        mine = [each for each in ids if (await cloud.server(each))["host"] == "host-0"]
+        reads = Reads(cloud)
+        await cloud.stop_host("host-0")
+        await cloud.start_host("host-0")
+        found = await reads.during(20)
+        assert mine
+        assert all(found[each] for each in mine) is at_once
+
+    stage.play(profile, work, {"compute.heal_instance_info_cache_interval": 600.0, "compute.heal_scope": "all", **changes}, hosts=HOSTS)
+
+
+@both
+def test_8_addresses_are_served_from_the_cache_and_follow_what_changes(stage: Acts, profile: str) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        [server_id] = await cloud.create()
+        await all_active(cloud, [server_id], 60)
+        port = await port_of(cloud, server_id)
+        await asyncio.sleep(20)
+        kept = (await cloud.server(server_id))["addresses"]
+        assert [each["mac"] for each in kept] == [port["mac"]]
+        await deliver(cloud.store, cloud.bus, [Event("network-changed", server_id, "completed", port["id"])])
+        reads = Reads(cloud)
+        assert (await reads.during(10))[server_id] == 1
+
+    stage.play(profile, work)
 
 
 # 11: deletion of flows
