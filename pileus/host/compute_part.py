@@ -130,6 +130,11 @@ class ComputePart:
         await self.parts.images.left_by(self._in_use)
         await self.parts.hypervisor.close()
 
+    async def say_restarted(self) -> None:
+        """Tell what a compute service tells that has just been started. It goes on with all its work: this is for labs."""
+        self._started_at = time.time()
+        await self._heartbeat.tell()
+
     def facts(self) -> HostFacts:
         """What this host has and holds. Waits for no guest: a heartbeat that did would be late with each that does not answer."""
         capacity = self.parts.hypervisor.capacity()
