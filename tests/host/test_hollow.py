@@ -20,6 +20,7 @@ from pileus.host.hollow import Ledger
 from pileus.host.hypervisor import Images
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.host.hypervisor.simulated import World as Guests
+from pileus.host.switch import Filter
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.host.switch.simulated import World as Ports
 from pileus.hosts import hollow_hosts
@@ -34,6 +35,7 @@ from pileus.messages import (
     HostFacts,
     HostReport,
     PortWiring,
+    SecurityRule,
     desired_subject,
     from_hosts,
 )
@@ -89,6 +91,33 @@ async def test_guests_and_ports_are_found_again_as_they_were(tmp_path: Path) -> 
     assert plugged.wired_networks == {"net"} and {each.wired for each in plugged.ports.values()} == {3}
     assert set(after.guests("h2").guests) == {"a"}
     assert after.guests("nobody").guests == {}
+
+
+async def test_flows_and_sets_are_found_again_as_they_were(tmp_path: Path) -> None:
+    path, rules = tmp_path / "h.db", Filter(rules=(SecurityRule("ingress", 4, remote_set="web"),))
+    ledger = Ledger(path)
+    ledger.join()
+    ports = ledger.ports("h")
+    switch = SimulatedSwitch(Simulated(), world=ports)
+    await switch.address_set("web", ["10.0.0.1", "10.0.0.2", "10.0.0.3"])
+    await switch.address_set("web", ["10.0.0.2", "10.0.0.3", "10.0.0.4"])
+    await switch.address_set("nobody's", ["10.0.0.9"])  # its owner was killed before it dropped it
+    for name in ("a", "b"):
+        await switch.open_tap(name, 1500)
+        await switch.plug(port(name))
+        await switch.wire(port(name), rules)
+    await switch.unplug(["b"])
+    ledger.leave()
+
+    after = Ledger(path)
+    after.join()
+    again = after.ports("h")
+    assert again.port_flows == {"a": 23} and again.named == {"a": {"web"}}
+    assert again.sets == {"web": {"10.0.0.2", "10.0.0.3", "10.0.0.4"}}
+    again.lost()
+    after.leave()
+    empty = Ledger(path).ports("h")
+    assert (empty.port_flows, empty.sets) == ({}, {}) and [each.wired for each in empty.ports.values()] == [0]
 
 
 async def test_only_one_process_at_a_time(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pileus.messages import PortWiring
 
 Step = Literal["open_tap", "plug", "wire", "members", "address_set", "unplug", "dhcp_device"]
 
-_FLOWS_OF_NETWORK, _FLOWS_OF_DHCP, _FLOWS_OF_SET, _FLOWS_OF_MEMBER = 2, 4, 3, 2
+_FLOWS_OF_NETWORK, _FLOWS_OF_DHCP, _FLOWS_OF_SET, _FLOWS_OF_MEMBER = 3, 6, 3, 2
 LAST_TAG = 4094
 
 

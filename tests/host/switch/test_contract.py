@@ -327,6 +327,11 @@ async def test_hollow_hosts_have_as_many_flows_as_real_ones(rig: Rig) -> None:
             await each.switch.address_set("web", [f"192.0.2.{last}" for last in range(1, 6)])
             await each.switch.wire(port, rules)
     assert await flow_count(rig) == await flow_count(twin)
+    namespace = rig.namespace()
+    for each in (rig, twin):
+        await each.switch.dhcp_device(network_id, namespace, "fa:16:3e:ff:00:01", 1400)
+    assert await flow_count(rig) == await flow_count(twin)
+    await rig.switch.remove_dhcp_device(network_id, namespace)
     await rig.switch.unplug([port.port_id for port in await rig.switch.ports()])
     await rig.switch.drop_sets(["web"])
 

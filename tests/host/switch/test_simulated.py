@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from pileus.host.switch import SwitchError
+from pileus.host.switch import Filter, SwitchError
 from pileus.host.switch.simulated import SimulatedSwitch, Step, World
+from pileus.messages import SecurityRule
 from pileus.settings import Simulated
 from tests.host.switch.rigs import network, wiring
 
@@ -109,3 +110,32 @@ async def test_worlds_do_not_touch_one_another() -> None:
     await plug_and_wire(switches[0])
     assert [len(await switch.ports()) for switch in switches] == [1, 0]
     assert [switch.world.flows > 0 for switch in switches] == [True, False]
+
+
+async def test_each_address_that_comes_to_a_set_or_leaves_it_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 6))
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    switch = SimulatedSwitch(Simulated(add_member=0.01))
+    for addresses in (["a", "b", "c"], ["a", "b", "c"], ["b", "c", "d", "e"]):
+        await switch.address_set("web", addresses)
+    await switch.drop_sets(["web", "unknown"])
+    assert slept == [0.03, 0.03, 0.04]
+    assert switch.world.sets == {}
+
+
+async def test_flows_of_a_port_before_any_rule_are_as_many_as_one_likes() -> None:
+    ssh = SecurityRule("ingress", 4, protocol=1)
+    for base in (0, 43):
+        switch, port = SimulatedSwitch(Simulated(flows_per_port=base)), wiring(1, network())
+        await switch.open_tap(port.port_id, 1400)
+        await switch.plug(port)
+        assert switch.world.port_flows == {}
+        for rules, expected in ((None, base), (Filter(), base), (Filter(rules=(ssh,)), base + 1)):
+            await switch.wire(port, rules)
+            assert switch.world.port_flows == {port.port_id: expected}
+        await switch.unplug([port.port_id])
+        assert switch.world.port_flows == {} and switch.world.flows == 0
