@@ -336,11 +336,12 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class ActionHint(msgspec.Struct, frozen=True):
-    """There is work: these actions are due, or creates `waiting` to be let in, or `deletes`."""
+    """There is work: these actions are due, or creates `waiting` to be let in, or `deletes`, or info caches that are `stale`."""
 
     ids: list[str] = []
     waiting: bool = False
     deletes: bool = False
+    stale: bool = False
 
 
 class OutboxHint(msgspec.Struct, frozen=True):

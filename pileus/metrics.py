@@ -36,6 +36,12 @@ COMPUTE_SERVICE = Histogram(
 )
 COMPUTE_FAILED = Counter("pileus_compute_failed", "Attempts of actions that failed, by the step that did.", ["action", "step"])
 COMPUTE_CREATES = Gauge("pileus_compute_creates", "Creates of the whole cloud that are not over, as this worker last saw them.", ["state"])
+CACHE_READS = Counter(
+    "pileus_compute_cache_reads",
+    "Servers whose network info cache was read anew, or was not since the network service did not answer (why: event, healing).",
+    ["why", "outcome"],
+)
+CACHE_LATE = Counter("pileus_compute_heals_late", "Servers that were healed later than a fifth of the interval after their time.")
 AGENT_BLOCKED = Counter("pileus_agent_blocked_seconds", "Seconds in which an agent of this process did nothing but remove ports.")
 AGENT_TURN = Histogram(
     "pileus_agent_turn_seconds",

@@ -67,6 +67,9 @@ class PortReadiness:
 
 
 class NetworkClient(Protocol):
+    addresses_together: int
+    """Of how many servers `addresses` is one question; 1: each is asked for by itself."""
+
     async def check(self, context: Context, requested: Requested, *, count: int) -> CheckedNics:
         """May `count` servers have these? Raises BadRequest, NotFound, Conflict (port in use, address taken), Forbidden or
         QuotaExceeded with a sentence. No network at all with `auto`: an empty list."""

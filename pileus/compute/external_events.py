@@ -1,4 +1,4 @@
-"""External events: what the network service tells of ports, handed on to the host of the server.
+"""External events: what the network service tells of ports, handed on to the host of the server, or to who keeps info caches.
 
 Source: Nova's api-ref, `POST /os-server-external-events`.
 """
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from pileus.bus import Bus
+from pileus.compute import info_cache
+from pileus.compute.info_cache import TOLD_BY
 from pileus.compute.tables import servers
-from pileus.messages import HostEvent, event_subject
+from pileus.messages import ACTIONS, ActionHint, HostEvent, event_subject
 from pileus.store import Store, Tx
 
 NEEDS_TAG = frozenset({"volume-extended", "power-update", "accelerator-request-bound"})
@@ -37,13 +39,20 @@ class Outcome:
 
 
 async def deliver(store: Store, bus: Bus, events: Sequence[Event]) -> list[Outcome]:
-    """Hand the good events to their servers' hosts, whatever the others are. 200 means sent, as in Nova."""
-    hosts = await store.read(_hosts_of, sorted({event.server_uuid for event in events}))
+    """Hand the good events to their servers' hosts, whatever the others are. 200 means sent, as in Nova.
+
+    Those that say that an info cache is stale are written down, also for a server that has no host yet: its boot may be under way.
+    """
+    stale = {event.server_uuid for event in events if event.name in TOLD_BY}
+    hosts = await store.read(_hosts_of, sorted({event.server_uuid for event in events} - stale))
+    if stale:
+        hosts |= await store.write(info_cache.stale, stale)
+        await bus.publish(ACTIONS, ActionHint(stale=True))
     outcomes = [_judge(event, hosts) for event in events]
     for outcome in outcomes:
         host = hosts.get(outcome.event.server_uuid)
-        if outcome.code == 200 and host is not None:
-            event = outcome.event
+        event = outcome.event
+        if outcome.code == 200 and host is not None and event.name not in TOLD_BY:
             await bus.publish(event_subject(host), HostEvent(event.server_uuid, event.name, event.status, event.tag or ""))
     return outcomes
 

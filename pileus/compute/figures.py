@@ -45,6 +45,15 @@ class Figures:
 
             metrics.COMPUTE_FAILED.labels(action["name"], failure.step).inc()
 
+    def caches(self, why: str, *, read: int, failed: int, late: int) -> None:
+        """The network was asked for the addresses of so many servers."""
+        if self.shown:
+            from pileus import metrics
+
+            metrics.CACHE_READS.labels(why, "read").inc(read)
+            metrics.CACHE_READS.labels(why, "failed").inc(failed)
+            metrics.CACHE_LATE.inc(late)
+
     def creates(self, counts: Mapping[str, int]) -> None:
         """How many creates are in which state now, in the whole cloud."""
         if self.shown:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 import structlog
 
 from pileus.bus import Subscription
-from pileus.compute import actions, admission, beats, hosts, reports
+from pileus.compute import actions, admission, beats, hosts, info_cache, reports
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.service import Compute
 from pileus.gather import Gather
@@ -32,6 +32,7 @@ from pileus.messages import (
     facts_subject,
     from_hosts,
 )
+from pileus.settings import Compute as Settings
 from pileus.store import Tx
 from pileus.store.sql import Row
 
@@ -105,7 +106,7 @@ class HostWatch:
         compute = self._compute
         facts = [each for each in news if isinstance(each, HostFacts)]
         short = [each for each in news if isinstance(each, HostBeat)]
-        heard, due = await compute.store.write(_hear, facts, short, any(isinstance(each, Echo) for each in news))
+        heard, due = await compute.store.write(_hear, compute.settings.compute, facts, short, any(isinstance(each, Echo) for each in news))
         for name in heard.ask:
             await compute.bus.publish(facts_subject(name), FactsWanted("compute"))
         for start in range(0, len(heard.offers), OFFERS):
@@ -162,11 +163,13 @@ class HostWatch:
             await self._compute.hint(due)
 
 
-def _hear(tx: Tx, facts: list[HostFacts], short: list[HostBeat], echo: bool) -> tuple[beats.Heard, list[str]]:
+def _hear(tx: Tx, settings: Settings, facts: list[HostFacts], short: list[HostBeat], echo: bool) -> tuple[beats.Heard, list[str]]:
     """A batch of news; what follows from it, and ids of actions that are due."""
     heard = beats.hear(tx, facts, short)
     if echo:
         beats.hearing(tx)
+    if heard.anew and not settings.heal_resume and settings.heal_instance_info_cache_interval > 0:
+        info_cache.begin_anew(tx, heard.anew)
     return heard, [action_id for name in heard.anew for action_id in actions.ask_again(tx, name)]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Update, bindparam, select, update
 
 from pileus import timeline
-from pileus.compute import actions, admission, builds, leases, quotas
+from pileus.compute import actions, admission, builds, info_cache, leases, quotas
 from pileus.compute.actions import Stale
 from pileus.compute.lifecycle import VERBS, Failure, fail, found, goes_elsewhere, succeed
 from pileus.compute.servers import by_id
@@ -40,6 +40,8 @@ class Taken:
 
 _SET = update(servers).where(servers.c.id == bindparam("this"), servers.c.generation == bindparam("loaded_generation"))
 _KEEP = _SET.where(servers.c.lease_owner == bindparam("owner"), servers.c.lease_until == bindparam("until"))
+_KEEP_BOOTED = _KEEP.values(info_cache.BOOTED)
+_KEEP_FORGOTTEN = _KEEP.values(info_cache.FORGOTTEN)
 _AS_FOUND = _SET.where(servers.c.vm_state == bindparam("loaded_vm_state"))
 _FREED: dict[str, Any] = {"lease_owner": "", "lease_until": 0.0}
 
@@ -59,11 +61,12 @@ def _note(tx: Tx, server: Mapping[str, Any], **values: Any) -> bool:
     return tx.execute(_AS_FOUND, {**guard, "updated_at": time.time(), **values}).rowcount == 1
 
 
-def _give_up(tx: Tx, server: Mapping[str, Any], **values: Any) -> None:
-    """Write what came of the computing and give back the lease with which the server was loaded. Raises Stale where it is lost."""
+def _give_up(tx: Tx, server: Mapping[str, Any], statement: Update = _KEEP, **values: Any) -> None:
+    """Write what came of the computing and give back the lease with which the server was loaded. Raises Stale where it is lost.
+    `statement`: with what becomes of the info cache."""
     held = {"owner": server["lease_owner"], "until": server["lease_until"]}
     guard = {"this": server["id"], "loaded_generation": server["generation"], **held}
-    if tx.execute(_KEEP, {**guard, "updated_at": time.time(), **_FREED, **values}).rowcount != 1:
+    if tx.execute(statement, {**guard, "updated_at": time.time(), **_FREED, **values}).rowcount != 1:
         raise Stale
 
 
@@ -75,14 +78,17 @@ def _must(changed: bool) -> None:
         raise Stale
 
 
-def sent(tx: Tx, action: Row, server: Row, values: Mapping[str, Any], *, builds_limit: int = 0) -> list[str]:
-    """The host is about to be told, and the computing is over: ids of the server's other actions, which waited for that.
+def sent(
+    tx: Tx, action: Row, server: Row, values: Mapping[str, Any], *, builds_limit: int = 0, booted: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The host is about to be told, and the computing is over: ids of the server's other actions, which waited for that. `booted`: what
+    `info_cache.booted` says, where the network service was asked for the ports.
 
     Raises Stale where the action was overtaken or the lease lost, HostFull where a create is one too many for the host (0: never).
     """
     begins = action["name"] == "create" and action["state"] not in actions.ANSWERED
     task = {"task_state": "spawning"} if action["name"] == "create" else {}
-    _give_up(tx, server, host=server["host"], boot=server["boot"], **task)
+    _give_up(tx, server, _KEEP if booted is None else _KEEP_BOOTED, host=server["host"], boot=server["boot"], **task, **(booted or {}))
     if not begins and (due_at := tx.execute(_DUE_AT, {"action": action["id"]}).scalar()) != action["due_at"]:
         values = {**values, "due_at": due_at}  # somebody asked for another look meanwhile
     _must(actions.change(tx, action, **values, **({"build_host": server["host"]} if begins else {})))
@@ -186,6 +192,7 @@ def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal, held: Row 
         return False
     verb = VERBS[action["name"]]
     note = {f"{failure.step}.{action['attempt']}": {"host": failure.host, "cause": failure.cause}}
+    after_ports = _KEEP_FORGOTTEN if verb.name == "create" else _KEEP
     if goes_elsewhere(verb, failure, action["attempt"], signal):
         generation = server["generation"] + 2  # + 1 was the order to remove what the first host has
         queues = verb.name == "create"
@@ -201,7 +208,7 @@ def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal, held: Row 
             "details": {key: value for key, value in action["details"].items() if key != "waits_for"} | note | {"first": str(failure)},
             "stamps": {"accepted": action["stamps"]["accepted"]},
         }
-        _give_up(tx, server, generation=generation, host=action["details"].get("from"), task_state=verb.task)
+        _give_up(tx, server, after_ports, generation=generation, host=action["details"].get("from"), task_state=verb.task)
         _must(actions.change(tx, action, **again))
         return True
     before = action["details"].get("first")
@@ -214,7 +221,7 @@ def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal, held: Row 
         values |= {"host": action["details"].get("from"), "generation": server["generation"] + 1}
     if verb.name == "create":
         values |= {"power": "absent"}
-    _give_up(tx, server, **values)
+    _give_up(tx, server, after_ports, **values)
     _must(actions.finish(tx, action, "failed", stamps={}, details=note, message=text))
     return False
 
@@ -222,7 +229,7 @@ def failed(tx: Tx, action: Row, failure: Failure, signal: PlugSignal, held: Row 
 def deleted(tx: Tx, action: Row, server: Row) -> None:
     """The server is gone; its quota is free. Raises Stale."""
     now = time.time()
-    _give_up(tx, server, vm_state="deleted", task_state=None, power="absent", deleted_at=now, user_data=None)
+    _give_up(tx, server, _KEEP_FORGOTTEN, vm_state="deleted", task_state=None, power="absent", deleted_at=now, user_data=None)
     _must(actions.finish(tx, action, "done", stamps={}, details={}, message=None))
     flavor = server["flavor"]
     quotas.give_back(tx, server["project_id"], instances=1, cores=flavor["vcpus"], ram=flavor["ram"])

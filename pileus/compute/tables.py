@@ -79,8 +79,9 @@ servers = Table(
     Column("fault", Json),  # code, message, details, created
     Column("addresses", Json),  # the network info cache: ServerAddress as a dict, each; None: never asked for
     Column("addresses_asked", Big, nullable=False, default=0, server_default="0"),  # reads of it that were begun
-    Column("addresses_known", Big, nullable=False, default=0, server_default="0"),  # which of them `addresses` is from
-    Column("heal_at", Time, nullable=False, default=0.0, server_default="0"),  # when the cache is read anew though nobody says it must
+    Column("addresses_known", Big, nullable=False, default=0, server_default="0"),  # which of them `addresses` is from, at least
+    Column("refresh_at", Time),  # when it must be read anew: somebody said so, or whoever reads it now died; None: nobody asks for it
+    Column("heal_at", Time, nullable=False, default=0.0, server_default="0"),  # when it is read anew though nobody says it must
     Column("created_at", Time, nullable=False),
     Column("updated_at", Time, nullable=False),
     Column("launched_at", Time),
@@ -91,6 +92,8 @@ servers = Table(
 )
 IS_HEALED = and_(servers.c.deleted_at.is_(None), servers.c.host.is_not(None))
 """Of such servers there is a network info cache to keep right."""
+MUST_READ = servers.c.refresh_at.is_not(None)
+Index("compute_servers_refresh", servers.c.refresh_at, sqlite_where=MUST_READ, postgresql_where=MUST_READ)
 Index("compute_servers_heal", servers.c.heal_at, sqlite_where=IS_HEALED, postgresql_where=IS_HEALED)
 Index("compute_servers_heal_of_host", servers.c.host, servers.c.heal_at, sqlite_where=IS_HEALED, postgresql_where=IS_HEALED)
 
@@ -186,6 +189,7 @@ host_beats = Table(
     Column("guests", Integer, nullable=False, default=0),
     Column("mark", Big, nullable=False, default=-1),  # of the facts that placement was told of
     Column("down_at", Time, nullable=False, default=0.0),  # when its silence was noticed and acted upon; 0: not
+    Column("heal_at", Time, nullable=False, default=0.0, server_default="0"),  # when one of its servers is healed (heal_scope = one)
     postgresql_with={"fillfactor": 50},
 )
 

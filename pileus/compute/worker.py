@@ -16,11 +16,12 @@ from typing import Any
 import structlog
 
 from pileus.bus import Subscription
-from pileus.compute import actions, admission, leases, outcomes
+from pileus.compute import actions, admission, info_cache, leases, outcomes
 from pileus.compute.actions import Stale
 from pileus.compute.admitter import Admitter
 from pileus.compute.deleter import Deleter
 from pileus.compute.figures import Figures
+from pileus.compute.healing import Healing
 from pileus.compute.lanes import Lane
 from pileus.compute.leaks import Leaks
 from pileus.compute.leases import Taken
@@ -90,6 +91,7 @@ class Worker:
         self._deleter = Deleter(self._due_deletes, self._lanes[True], self._begin, self._creating, limits.deletes_beside_creates)
         self._admitter = Admitter(compute, scheduler, self.id, self._lease, self._lanes[False], self._let_in)
         self._leaks = Leaks(compute)
+        self._healing = Healing(compute, self._alive, self._figures)
         self._subscriptions: list[Subscription] = []
         self._loops: list[asyncio.Task[None]] = []
         self._look_now = asyncio.Event()
@@ -113,6 +115,8 @@ class Worker:
             "admission": self._admitter.run(),
             "deletes": self._deleter.run(),
             "leaks": self._leaks.run(),
+            "info-caches": self._healing.told(),
+            "healing": self._healing.in_turn(),
         }
         self._loops = [asyncio.create_task(work, name=name) for name, work in loops.items()]
 
@@ -171,6 +175,8 @@ class Worker:
             self._admitter.wake()
         if hint.deletes:
             self._deleter.wake()
+        if hint.stale:
+            self._healing.wake()
         for action_id in hint.ids:
             self._launch(action_id)
 
@@ -406,7 +412,10 @@ class Worker:
             "due_at": time.time() + wait,
         }
         most = settings.max_concurrent_builds
-        waiting = await self._compute.store.write(outcomes.sent, action, server, values, builds_limit=most)
+        booted = None
+        if desired.spec is not None:
+            booted = info_cache.booted(server, desired.spec.ports, info_cache.heal_next(settings))
+        waiting = await self._compute.store.write(outcomes.sent, action, server, values, builds_limit=most, booted=booted)
         await self._compute.bus.publish(desired_subject(str(server["host"])), desired)
         self._launch_all(waiting)
 

@@ -16,6 +16,8 @@ from pileus.together import Shared
 class InProcessNetwork:
     """See `pileus.clients.network.NetworkClient`."""
 
+    addresses_together = 1000
+
     def __init__(self, store: Store, config: Config) -> None:
         self._store = store
         self._config = config

@@ -39,7 +39,7 @@ VNIC_TYPE = "normal"
 MAX_PAIRS = 10
 MAC_TRIES = 16
 """Random MACs tried; two of them alike are one chance in 2^24 for each port of the network."""
-KEPT = ("mac", "fixed_ips", "security_groups", "vnic_type", "profile")
+KEPT = ("mac", "fixed_ips", "security_groups")
 """What a compute service keeps of a server's port, and is told of when it changes. (That a network is renamed it is not, as from
 Neutron: it finds out when it looks by itself.)"""
 WIRED_BY = frozenset({"admin_state_up", "pairs", "port_security", "fixed_ips", "mac"})

@@ -49,6 +49,7 @@ class Networks:
     given: dict[str, list[ServerAddress]] = field(default_factory=dict)
     asked: list[tuple[Requested, int]] = field(default_factory=list)
     lookups: int = 0
+    addresses_together: int = 1000
 
     async def check(self, context: Context, requested: Requested, *, count: int) -> CheckedNics:
         self.asked.append((requested, count))

@@ -6,9 +6,10 @@ from __future__ import annotations
 import time
 
 import httpx
+import msgspec
 from sqlalchemy import text
 
-from pileus.compute import actions, admission, beats, hosts, leases, outcomes, reports, servers
+from pileus.compute import actions, admission, beats, hosts, info_cache, leases, outcomes, reports, servers
 from pileus.compute.api.face import face
 from pileus.compute.leases import Taken
 from pileus.compute.lifecycle import Failure
@@ -36,6 +37,7 @@ def _fill(tx: Tx) -> None:
     state = "case when i % 5 = 0 then 'deleted' else 'active' end"
     of = {"project_id": "'p' || i % 500", "updated_at": "i"}
     lives = {"name": "'n' || i", "host": "'h' || i % 400", "vm_state": state, "task_state": "null", "created_at": "i", "deleted_at": gone}
+    lives["heal_at"] = f"{LATER} + i"
     copies(tx, servers_table, 20_000, id="'f' || i", **of, **lives)
     for kind, count, tag, due, finished in (
         ("done", 30_000, "i", "null", "i"),
@@ -60,7 +62,8 @@ def _let_in(tx: Tx) -> list[Taken]:
 def _worked(tx: Tx, taken: list[Taken]) -> None:
     """One create goes through, one finds no room, one is looked at again and fails."""
     (action, server), (other, waits), (third, fails) = taken
-    outcomes.sent(tx, action, {**server, "host": "host1"}, {"state": "sent", "due_at": LATER}, builds_limit=10)
+    booted = info_cache.booted(server, [], 1.0)
+    outcomes.sent(tx, action, {**server, "host": "host1"}, {"state": "sent", "due_at": LATER}, builds_limit=10, booted=booted)
     leases.due_of(tx, server["id"], but="")
     assert outcomes.progress(tx, Progress(server["id"], "host1", 1, {}, "wired"))
     done = outcomes.take(tx, Observed(server["id"], "host1", 1, "running"))
@@ -70,6 +73,23 @@ def _worked(tx: Tx, taken: list[Taken]) -> None:
     failure = Failure("claimed", "", "no")
     assert outcomes.unwinding(tx, third, failure)
     outcomes.failed(tx, third, failure, "local", fails)
+
+
+def _healed(tx: Tx, server_id: str) -> None:
+    """Caches go stale, are read, healed in turn of both kinds, and are put off."""
+    settings = Settings().compute
+    assert info_cache.stale(tx, [server_id, "f2", "gone"]) == {server_id: "host1", "f2": "h2"}
+    assert info_cache.any_due(tx)
+    reads = info_cache.begin_due(tx, LATER, 100)
+    assert {read.server_id for read in reads} == {server_id, "f2"}
+    info_cache.end(tx, reads[:1], {})
+    info_cache.put_off(tx, reads[1:], LATER)
+    for scope in ("all", "one"):
+        healing = msgspec.structs.replace(settings, heal_scope=scope)
+        assert info_cache.any_in_turn(tx, healing)
+        assert info_cache.begin_in_turn(tx, healing, LATER, 10)
+    info_cache.begin_anew(tx, ["h3", "h4"])
+    info_cache.settle(tx, settings, 10)
 
 
 def _deleted(tx: Tx, server_id: str) -> None:
@@ -133,6 +153,7 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
                 await Api(counted).make(name="counted")
                 await store.write(_worked, await store.write(_let_in))
                 await _questions(api, mine[0])
+                await store.write(_healed, mine[0])
                 await store.write(_looked)
                 assert (await api.call("DELETE", f"/servers/{mine[1]}")).status_code == 204
                 await store.write(_deleted, mine[0])

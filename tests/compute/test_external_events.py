@@ -6,9 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from pileus.compute.service import Compute
-from pileus.messages import HostEvent, event_subject
+from pileus.compute.tables import servers
+from pileus.messages import ACTIONS, ActionHint, HostEvent, event_subject
+from pileus.store.sql import rows
 from tests.compute import parts
 from tests.compute.api.conftest import Api, api, compute
 from tests.compute.parts import NOWHERE, PORT
@@ -32,16 +35,16 @@ async def test_the_host_hears_of_it(api: Api, compute: Compute) -> None:
     await parts.run(compute, server_id)
     heard: asyncio.Queue[HostEvent] = asyncio.Queue()
     subscription = compute.bus.subscribe(event_subject("host1"), HostEvent, heard.put)
-    status, answers = await send(api, event(server_id, tag=PORT), event(server_id, "network-changed"))
+    status, answers = await send(api, event(server_id, tag=PORT), event(server_id, "network-vif-unplugged"))
     assert status == 200
     assert answers == [
         event(server_id, tag=PORT, status="completed", code=200),
-        event(server_id, "network-changed", status="completed", code=200),
+        event(server_id, "network-vif-unplugged", status="completed", code=200),
     ]
     found = [await asyncio.wait_for(heard.get(), 5) for _ in range(2)]
     assert found == [
         HostEvent(server_id, "network-vif-plugged", "completed", PORT),
-        HostEvent(server_id, "network-changed", "completed", ""),
+        HostEvent(server_id, "network-vif-unplugged", "completed", ""),
     ]
     await send(api, event(server_id, tag=PORT, status="failed"))
     assert await asyncio.wait_for(heard.get(), 5) == HostEvent(server_id, "network-vif-plugged", "failed", PORT)
@@ -73,6 +76,34 @@ async def test_each_code_and_the_good_ones_are_delivered(api: Api, compute: Comp
     ]
     assert {(await asyncio.wait_for(heard.get(), 5)).name for _ in range(2)} == {"volume-reimaged", "network-vif-plugged"}
     await subscription.close()
+
+
+@pytest.mark.parametrize("name", ["network-changed", "network-vif-deleted"])
+async def test_what_makes_a_cache_stale_is_written_down_for_a_worker_and_the_host_is_left_alone(
+    api: Api, compute: Compute, name: str
+) -> None:
+    lives, builds, other = await api.make(), await api.make(), await api.make()
+    await parts.run(compute, lives)
+    heard: list[HostEvent] = []
+
+    async def hear(said: HostEvent) -> None:
+        heard.append(said)
+
+    hints: asyncio.Queue[ActionHint] = asyncio.Queue()
+    subscriptions = [compute.bus.subscribe(event_subject("host1"), HostEvent, hear), compute.bus.subscribe(ACTIONS, ActionHint, hints.put)]
+    status, answers = await send(api, event(lives, name, tag=PORT), event(builds, name), event(NOWHERE, name))
+    assert (status, [answer["code"] for answer in answers]) == (207, [200, 422, 404])
+    assert (await asyncio.wait_for(hints.get(), 5)).stale
+    found = {row["id"]: row for row in await compute.store.read(rows, select(servers))}
+    asked = {server_id: (row["addresses_asked"], row["refresh_at"] is not None) for server_id, row in found.items()}
+    assert asked == {lives: (1, True), builds: (1, True), other: (0, False)}
+    await send(api, event(lives, tag=PORT))
+    async with asyncio.timeout(5):
+        while not heard:
+            await asyncio.sleep(0.005)
+    assert [said.name for said in heard] == ["network-vif-plugged"]
+    for subscription in subscriptions:
+        await subscription.close()
 
 
 async def test_a_deleted_server_is_unknown(api: Api, compute: Compute) -> None:

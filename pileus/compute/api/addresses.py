@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pileus.compute import servers
-from pileus.compute.api.server_view import addresses_by_network
+from pileus.compute.api.server_view import addresses_by_network, addresses_of
 from pileus.compute.service import Compute
 from pileus.errors import NotFound
 from pileus.http.face import Call, Reply, Route
@@ -25,8 +25,8 @@ async def show_network(compute: Compute, call: Call) -> Reply:
 
 async def _addresses(compute: Compute, call: Call) -> dict[str, list[dict[str, Any]]]:
     row = await compute.store.read(servers.get, call.context, call.path["id"])
-    found = await compute.network.addresses([row["id"]])
-    return addresses_by_network(found.get(row["id"], ()), extended=False)
+    found = await addresses_of(compute, [row])
+    return addresses_by_network(found[row["id"]], extended=False)
 
 
 ROUTES = [

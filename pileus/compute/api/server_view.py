@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from pileus.clients.network import ServerAddress
-from pileus.compute import hosts
+from pileus.compute import hosts, info_cache
 from pileus.compute.api.shape import bookmark, host_id, links, micro, moment
 from pileus.compute.lifecycle import POWER_NUMBER, status
 from pileus.compute.service import Compute
@@ -22,7 +22,8 @@ from pileus.store.sql import Row
 ROOT_DEVICE = "/dev/vda"
 _PROGRESS = frozenset({"ACTIVE", "BUILD"})
 _FAULTY = frozenset({"ERROR", "DELETED"})
-_HIDDEN = frozenset({"nics", "public_keys", "generation", "lease_until", "forced_host"})
+_CACHE = frozenset({"addresses_asked", "addresses_known", "refresh_at", "heal_at"})
+_HIDDEN = frozenset({"nics", "public_keys", "generation", "lease_until", "forced_host", *_CACHE})
 
 COLUMNS: tuple[ColumnElement[Any], ...] = tuple(column for column in servers.c if column.name not in _HIDDEN | {"user_data", "boot"})
 ADMIN_COLUMNS: tuple[ColumnElement[Any], ...] = (*COLUMNS, servers.c.user_data, servers.c.boot)
@@ -39,8 +40,16 @@ class Surroundings:
 
 async def surroundings(compute: Compute, found: Sequence[Row], near: Mapping[str, Row]) -> Surroundings:
     """`near`: the hosts of these servers, as `with_hosts` read them."""
-    ids = [row["id"] for row in found if row["vm_state"] != "building" and row["deleted_at"] is None]
-    return Surroundings(await compute.network.addresses(ids) if ids else {}, near)
+    shown = [row for row in found if row["vm_state"] != "building" and row["deleted_at"] is None]
+    return Surroundings(await addresses_of(compute, shown), near)
+
+
+async def addresses_of(compute: Compute, found: Sequence[Row]) -> Mapping[str, Sequence[ServerAddress]]:
+    """Addresses of these servers as they are written down; only of those of which nothing is, the network service is asked."""
+    known = {row["id"]: info_cache.of(row) for row in found}
+    unknown = [server_id for server_id, addresses in known.items() if addresses is None]
+    asked = await compute.network.addresses(unknown) if unknown else {}
+    return {server_id: asked.get(server_id, ()) if addresses is None else addresses for server_id, addresses in known.items()}
 
 
 def with_hosts(tx: Tx, find: Callable[[Tx], list[Row]]) -> tuple[list[Row], dict[str, Row]]:
