@@ -12,12 +12,17 @@ from pileus.messages import PortWiring
 
 @dataclass(frozen=True)
 class RequestedNic:
-    """One entry of a server's `networks`: a network (with or without a fixed IP), or a port that exists."""
+    """One entry of a server's `networks`: a network (with or without a fixed IP), or a port that exists. `security_groups`: ids of
+    those that a port made for it gets (none: the project's default group); a port that exists keeps its own."""
 
     network_id: str | None = None
     port_id: str | None = None
     fixed_ip: str | None = None
     tag: str | None = None
+    security_groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "security_groups", tuple(self.security_groups))  # what was written down as JSON is a list
 
 
 Requested = list[RequestedNic] | Literal["auto", "none"]
@@ -56,6 +61,30 @@ class ServerPort:
 
 
 @dataclass(frozen=True)
+class IngressRule:
+    """A rule of a security group as Nova shows it. `remote_group`: name and project of the group that the other end is in."""
+
+    id: str
+    ip_version: int
+    protocol: str | None
+    port_min: int | None
+    port_max: int | None
+    remote_cidr: str | None = None
+    remote_group: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class SecurityGroup:
+    """A security group of a server's ports. `ingress` is filled where one server's are asked for."""
+
+    id: str
+    name: str
+    project_id: str
+    description: str = ""
+    ingress: tuple[IngressRule, ...] = ()
+
+
+@dataclass(frozen=True)
 class PortReadiness:
     """The level of a port: wired or failed at a generation (0: never)."""
 
@@ -70,9 +99,11 @@ class NetworkClient(Protocol):
     addresses_together: int
     """Of how many servers `addresses` is one question; 1: each is asked for by itself."""
 
-    async def check(self, context: Context, requested: Requested, *, count: int) -> CheckedNics:
-        """May `count` servers have these? Raises BadRequest, NotFound, Conflict (port in use, address taken), Forbidden or
-        QuotaExceeded with a sentence. No network at all with `auto`: an empty list."""
+    async def check(self, context: Context, requested: Requested, *, count: int, security_groups: Sequence[str] = ()) -> CheckedNics:
+        """May `count` servers have these, with these security groups (ids or names of the project's) on the ports that are made for
+        them? The nics come back with the groups' ids. Raises BadRequest, NotFound, Conflict (port in use, address taken, a name that
+        several groups have, groups that do not go together), Forbidden or QuotaExceeded with a sentence. No network at all with
+        `auto`: an empty list."""
         ...
 
     async def constraint(self, nics: Sequence[RequestedNic]) -> CheckedNics:
@@ -102,6 +133,21 @@ class NetworkClient(Protocol):
     async def ports(self, server_id: str) -> list[ServerPort]:
         """A server's ports, in the order of its nics."""
         ...
+
+    async def security_groups(self, server_ids: Sequence[str]) -> dict[str, list[SecurityGroup]]:
+        """The security groups of servers' ports, each once; servers without any are missing."""
+        ...
+
+    async def security_groups_of(self, server_id: str) -> list[SecurityGroup]:
+        """The same of one server, with their rules."""
+        ...
+
+    async def add_security_group(self, context: Context, server_id: str, group: str) -> None:
+        """Each port of the server gets the group, which is the caller's project's (id or name). Raises NotFound (no such group, no
+        ports), BadRequest (a port without port security or address), Conflict (several of that name, stateful beside stateless)."""
+
+    async def remove_security_group(self, context: Context, server_id: str, group: str) -> None:
+        """The same away from each. Raises NotFound also where no port has it, Conflict."""
 
     async def servers_at(self, address: str, version: int) -> list[str]:
         """Ids of servers with a port whose address (of that IP version) contains the regular expression `address`."""

@@ -71,6 +71,13 @@ def is_dead(tx: Tx, host: str, down_time: float) -> bool:
     return bool(beat["heartbeat_at"] < silent_before(ears["heartbeat_at"], ears["started_at"], down_time, time.time()))
 
 
+def hears(tx: Tx, span: float) -> bool:
+    """Have the rpc workers heard whatever was said in the last `span` seconds?"""
+    now = time.time()
+    ears = first(tx, _KNOWN, names=[EARS])
+    return ears is not None and bool(ears["started_at"] <= now - span and ears["heartbeat_at"] >= now - DEAF)
+
+
 def show(tx: Tx, agent_id: str) -> Row:
     """Raises NotFound."""
     found = first(tx, select(agents).where(agents.c.id == agent_id))

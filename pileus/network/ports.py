@@ -6,11 +6,14 @@ The order of locks, of all the network's transactions, so that none waits in a c
 2. the gates of networks: `visible.with_subnets`, together with others, for who makes or removes ports there (all of them before
    anything that follows); `visible.lock_network`, alone, for who changes a network's subnets or deletes it. (The DHCP port is changed
    and deleted behind the second one only.)
-3. events for compute (`outbox`), by port; a notifier takes only what nobody holds;
-4. where the network is: its row (`local`) or its member row (tunnels), by network;
-5. addresses that are released;
-6. free ranges, by network: none is waited for while another can give;
-7. counters of the quota, by project and resource: last, because they are the hottest rows.
+3. security groups, by id: together with others for who gives them to ports, alone for who deletes one; who changes rules, or sweeps
+   members, keeps only others of that kind away;
+4. events for compute (`outbox`), by port; a notifier takes only what nobody holds;
+5. where the network is: its row (`local`) or its member row (tunnels), by network;
+6. addresses that are released;
+7. free ranges, by network: none is waited for while another can give;
+8. what ports add to their groups (`set_members`), by port; a sweep of a group's has the group;
+9. counters of the quota, by project and resource: last, because they are the hottest rows.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ import secrets
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import BindParameter, bindparam, delete, update
 
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
-from pileus.network import addresses, bindings, fixed_ips, outbox, quotas, readiness, visible
+from pileus.network import addresses, bindings, fixed_ips, outbox, quotas, readiness, security_groups, security_members, visible
 from pileus.network.config import Config
 from pileus.network.fixed_ips import WantedIP
 from pileus.network.readiness import Event, State
@@ -42,7 +45,7 @@ MAC_TRIES = 16
 KEPT = ("mac", "fixed_ips", "security_groups")
 """What a compute service keeps of a server's port, and is told of when it changes. (That a network is renamed it is not, as from
 Neutron: it finds out when it looks by itself.)"""
-WIRED_BY = frozenset({"admin_state_up", "pairs", "port_security", "fixed_ips", "mac"})
+WIRED_BY = frozenset({"admin_state_up", "pairs", "port_security", "fixed_ips", "mac", "security_groups"})
 """What a bound port's host must be told of when it changes."""
 
 
@@ -53,7 +56,8 @@ _DELETE = delete(ports).where(ports.c.id.in_(_IDS)).returning(ports.c.id)
 @dataclass
 class NewPort:
     """`fixed_ips` None: one address of each IP version that the network has. `mac` None: a generated one.
-    `port_security` None: as the network has it. `host` empty: not bound."""
+    `port_security` None: as the network has it. `security_groups` None: the project's default group where port security is on.
+    `host` empty: not bound."""
 
     project_id: str
     name: str = ""
@@ -65,6 +69,7 @@ class NewPort:
     device_owner: str = ""
     port_security: bool | None = None
     pairs: Sequence[Mapping[str, str | None]] = ()
+    security_groups: Sequence[str] | None = None
     vnic_type: str = VNIC_TYPE
     profile: Mapping[str, Any] = field(default_factory=dict)
     host: str = ""
@@ -75,8 +80,9 @@ class NewPort:
 
 
 def create(tx: Tx, config: Config, new: NewPort, network: Row, subnets: Sequence[Row], tally: quotas.Tally | None = None) -> Row:
-    """Make a port on a network with these subnets, bound where `host` is given; the port with its `fixed_ips`. With a `tally` it is
-    counted there, for the caller to settle.
+    """Make a port on a network with these subnets, bound where `host` is given; the port with its `fixed_ips`. It has the groups that
+    are named, which the caller has found good (`choose_groups`). With a `tally` it is counted there, for the caller to settle, and its
+    groups learn of it from the caller, too.
 
     Raises QuotaExceeded, Conflict (MacAddressInUse, IpAddressAlreadyAllocated, IpAddressGenerationFailure, HostTaken, …), BadRequest.
     """
@@ -87,15 +93,32 @@ def create(tx: Tx, config: Config, new: NewPort, network: Row, subnets: Sequence
         bindings.occupy(tx, network, new.host)
     port["fixed_ips"] = fixed_ips.assign(tx, config, network, subnets, port["id"], new.fixed_ips)
     if tally is None:
+        security_members.enter(tx, [port])
         quotas.settle(tx, config, mine)
     return port
+
+
+def choose_groups(tx: Tx, config: Config, context: Context, new: Sequence[tuple[NewPort, Row]]) -> list[NewPort]:
+    """These ports (each with its network) with the groups that they get. Raises BadRequest, NotFound, Conflict."""
+    secure = [is_secure(port, network) for port, network in new]
+    wanted: list[security_groups.Wanted] = []
+    for (port, _), on in zip(new, secure, strict=True):
+        if port.security_groups and not on:
+            raise _no_security()
+        wanted.append((port.project_id, port.security_groups if on else ()))
+    chosen = security_groups.choose(tx, config, context, wanted)
+    return [replace(port, security_groups=ids) for (port, _), ids in zip(new, chosen, strict=True)]
+
+
+def is_secure(new: NewPort, network: Row) -> bool:
+    """Is port security on?"""
+    return bool(network["port_security"] if new.port_security is None else new.port_security)
 
 
 def insert(tx: Tx, config: Config, new: NewPort, network: Row, tally: quotas.Tally) -> Row:
     """The row of a new port alone: the caller sees to where the network is, to addresses and quota. Raises Conflict, BadRequest."""
     _check_vnic_type(new.vnic_type)
     now = time.time()
-    security = network["port_security"] if new.port_security is None else new.port_security
     port: Row = {
         "id": str(uuid.uuid4()),
         "network_id": network["id"],
@@ -105,7 +128,8 @@ def insert(tx: Tx, config: Config, new: NewPort, network: Row, tally: quotas.Tal
         "admin_state_up": new.admin_state_up,
         "device_id": new.device_id,
         "device_owner": new.device_owner,
-        "port_security": security,
+        "port_security": is_secure(new, network),
+        "security_groups": list(new.security_groups or ()),
         "vnic_type": new.vnic_type,
         "profile": dict(new.profile),
         "server_id": new.server_id,
@@ -141,11 +165,17 @@ def change(tx: Tx, config: Config, context: Context, port_id: str, changes: Mapp
         on = visible.with_subnets(tx, [port["network_id"]])[port["network_id"]]
     network, subnets = on
     values = {key: value for key, value in changes.items() if key != "fixed_ips" and port.get(key) != value}
+    if set(values.get("security_groups", ())) == set(port["security_groups"]):
+        values.pop("security_groups", None)
     _check_change(port, values, changes)
     _check_wishes(context, network, changes.keys() & {"mac", "port_security", "pairs", "fixed_ips"}, values.get("device_owner", ""))
     if "pairs" in values or "port_security" in values:
         merged = {**port, **values}
         values["pairs"] = _checked_pairs(merged["pairs"], merged["mac"], merged["port_security"])
+    if "security_groups" in values or "port_security" in values:
+        _check_groups(port, {**port, **values}, values)
+    if "security_groups" in values:
+        [values["security_groups"]] = security_groups.choose(tx, config, context, [(port["project_id"], values["security_groups"])])
     if "admin_state_up" in values:
         values["status"] = readiness.status(port["level"], admin_up=values["admin_state_up"])
     if "host" in values:
@@ -160,6 +190,8 @@ def change(tx: Tx, config: Config, context: Context, port_id: str, changes: Mapp
     after = port | values
     if "fixed_ips" in changes:
         after["fixed_ips"] = fixed_ips.reassign(tx, config, network, subnets, after, changes["fixed_ips"])
+    if after["security_groups"] != port["security_groups"] or (after["security_groups"] and changes.keys() & {"fixed_ips", "pairs"}):
+        security_members.change(tx, after)
     if any(_kept(port, name) != _kept(after, name) for name in KEPT):
         outbox.put_change(tx, after, outbox.CHANGED)
     return after, bool(after["host"]) and not WIRED_BY.isdisjoint(changes)
@@ -182,6 +214,7 @@ def remove(tx: Tx, config: Config, found: Sequence[Row], networks: Mapping[str, 
         if port["host"]:
             bindings.vacate(tx, networks[port["network_id"]], port["host"])
     addresses.take_back(tx, ids)
+    security_members.leave(tx, found)
     gone = set(tx.execute(_DELETE, {"ids": ids}).scalars())
     for port in found:
         if port["id"] in gone:
@@ -208,17 +241,19 @@ def create_on(tx: Tx, config: Config, context: Context, wanted: Sequence[tuple[s
     """Ports on networks (by id) for somebody who sees them: all or none. Raises what `create` raises, NotFound, Forbidden."""
     tally = quotas.Tally()
     on = visible.with_subnets(tx, {network_id for network_id, _ in wanted})
-    made: dict[int, Row] = {}
-    for index in sorted(range(len(wanted)), key=lambda index: wanted[index][0]):
-        network_id, new = wanted[index]
+    for network_id, new in sorted(wanted, key=lambda each: each[0]):
         if network_id not in on or not visible.is_seen(context, on[network_id][0]):
             raise visible.no_network(network_id)
-        network, subnets = on[network_id]
+        network = on[network_id][0]
         wished: dict[str, Any] = {"mac": new.mac, "port_security": new.port_security, "pairs": new.pairs or None}
         if new.fixed_ips is not None and any(one.address is not None for one in new.fixed_ips):
             wished["fixed_ips"] = new.fixed_ips
         _check_wishes(context, network, {key for key, value in wished.items() if value is not None}, new.device_owner)
-        made[index] = create(tx, config, new, network, subnets, tally)
+    chosen = choose_groups(tx, config, context, [(new, on[network_id][0]) for network_id, new in wanted])
+    made: dict[int, Row] = {}
+    for index in sorted(range(len(wanted)), key=lambda index: wanted[index][0]):
+        made[index] = create(tx, config, chosen[index], *on[wanted[index][0]], tally)
+    security_members.enter(tx, made.values())
     quotas.settle(tx, config, tally)
     return [made[index] for index in range(len(wanted))]
 
@@ -291,8 +326,27 @@ def _rebound(tx: Tx, config: Config, port: Row, network: Row, host: str, admin_u
 
 
 def _kept(port: Row, name: str) -> Any:
-    value = port.get(name)
+    value = port[name]
     return [(each["subnet_id"], each["ip"]) for each in value] if name == "fixed_ips" else value
+
+
+def _check_groups(port: Row, after: Row, values: Mapping[str, Any]) -> None:
+    """Groups filter nothing where port security is off. Raises BadRequest, Conflict."""
+    if after["port_security"] or not after["security_groups"]:
+        return
+    if "security_groups" in values:
+        raise _no_security()
+    raise Conflict(
+        "Port has security group associated. Cannot disable port security or IP address until security group is removed.",
+        kind="PortSecurityPortHasSecurityGroup",
+    )
+
+
+def _no_security() -> BadRequest:
+    return BadRequest(
+        "Port security must be enabled and port must have an IP address in order to use security groups.",
+        kind="PortSecurityAndIPRequiredForSecurityGroups",
+    )
 
 
 def _checked_pairs(pairs: Sequence[Mapping[str, str | None]], mac: str, secure: bool) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from pileus.network.tables import quota_limits, quota_usage
 from pileus.store import Tx
 from pileus.store.sql import insert_new, rows, upsert
 
-RESOURCES = ("network", "port", "subnet")
+RESOURCES = ("network", "port", "security_group", "security_group_rule", "subnet")
 
 Tally = Counter[tuple[str, str]]
 """(Project, resource) → how many more; fewer below 0."""
@@ -44,7 +44,7 @@ _GIVE_BACK = (
 def defaults(config: Config) -> dict[str, int]:
     """Resource → limit of a project that has none of its own; -1: none."""
     quota = config.settings.quota
-    return {"network": quota.network, "port": quota.port, "subnet": quota.subnet}
+    return {name: getattr(quota, name) for name in RESOURCES}
 
 
 _LIMITS = select(quota_limits).where(quota_limits.c.project_id == bindparam("project"))
@@ -92,6 +92,12 @@ def use(tx: Tx, config: Config, project_id: str, resource: str, amount: int = 1)
     insert_new(tx, quota_usage, {"project_id": project_id, "resource": resource, "used": 0})
     if tx.execute(_USE, values).rowcount != 1:
         raise exceeded(resource)
+
+
+def count(tx: Tx, project_id: str, resource: str, amount: int) -> None:
+    """Count `amount` more whatever the limit: for what is made without being asked for."""
+    insert_new(tx, quota_usage, {"project_id": project_id, "resource": resource, "used": 0})
+    give_back(tx, project_id, resource, -amount)
 
 
 def give_back(tx: Tx, project_id: str, resource: str, amount: int = 1) -> None:

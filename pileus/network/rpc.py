@@ -44,13 +44,16 @@ News = AgentFacts | AgentBeat | Echo
 
 
 class Rpc:
-    """`wake` is called when compute is to be told of something."""
+    """`wake` is called when compute is to be told of something, `levels_came` when agents have said how far ports are."""
 
-    def __init__(self, store: Store, bus: Bus, config: Config, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, bus: Bus, config: Config, wake: Callable[[], None], levels_came: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
         self._bus = bus
         self._config = config
         self._wake = wake
+        self._levels_came = levels_came
         self._subscriptions: list[Subscription] = []
         self._beats: Gather[News] = Gather(self._hear, interval=TOGETHER, most=MOST, name="agent-heartbeats")
         self._echoing: asyncio.Task[None] | None = None
@@ -90,6 +93,7 @@ class Rpc:
         for batch in together:
             if await self._store.write(levels.take, self._config, batch):
                 self._wake()
+        self._levels_came()
         return Taken(len(report.levels))
 
     async def _heartbeat(self, news: AgentFacts | AgentBeat) -> None:

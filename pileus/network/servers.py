@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -18,7 +18,7 @@ from pileus.clients.network import CheckedNics, PortReadiness, Requested, Reques
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
 from pileus.messages import PortWiring
-from pileus.network import bindings, fixed_ips, outbox, ports, quotas, visible, wiring
+from pileus.network import bindings, fixed_ips, outbox, ports, quotas, security_members, server_groups, visible, wiring
 from pileus.network.config import Config
 from pileus.network.fixed_ips import WantedIP
 from pileus.network.tables import allocations, networks
@@ -50,7 +50,7 @@ class Boot:
         }
 
 
-def check(tx: Tx, config: Config, context: Context, requested: Requested, count: int) -> CheckedNics:
+def check(tx: Tx, config: Config, context: Context, requested: Requested, count: int, groups: Sequence[str] = ()) -> CheckedNics:
     """See `NetworkClient.check`."""
     if requested == "none":
         return CheckedNics([])
@@ -69,6 +69,10 @@ def check(tx: Tx, config: Config, context: Context, requested: Requested, count:
     room = quotas.room(tx, config, context.project, "port") if needed else None
     if room is not None and needed > room:
         raise quotas.exceeded("port")
+    if groups and needed:
+        ids = server_groups.resolve(tx, context, groups)
+        server_groups.check_secure(tx, ids, [nic.network_id for nic in nics if nic.network_id and not nic.port_id])
+        nics = [nic if nic.port_id else replace(nic, security_groups=ids) for nic in nics]
     return constraint(tx, nics)
 
 
@@ -95,6 +99,13 @@ def allocate(tx: Tx, config: Config, context: Context, boot: Boot, nics: Sequenc
     held = {port["network_id"] for port in known.values()}
     on = visible.with_subnets(tx, network_ids)
     seen = {key: each for key, each in on.items() if key in held or visible.is_seen(context, each[0])}
+    fresh = {index: nic for index, nic in enumerate(nics) if index not in known and not nic.port_id}
+    for nic in fresh.values():
+        if nic.network_id not in seen:
+            raise visible.no_network(nic.network_id or "")
+        _check_wish(context, seen[nic.network_id][0], nic)
+    wanted = [(_new(context, boot, index, nic), seen[nic.network_id or ""][0]) for index, nic in fresh.items()]
+    chosen = dict(zip(fresh, ports.choose_groups(tx, config, context, wanted), strict=True))
     found: list[Row] = []
     new: list[Row] = []
     binding: list[tuple[Row | None, Row]] = []
@@ -108,8 +119,7 @@ def allocate(tx: Tx, config: Config, context: Context, boot: Boot, nics: Sequenc
             raise visible.no_network(nic.network_id or "")
         network = seen[network_id][0]
         if port is None:
-            _check_wish(context, network, nic)
-            port = ports.insert(tx, config, _new(context, boot, index), network, tally) | {"wanted": _wanted(nic)}
+            port = ports.insert(tx, config, chosen[index], network, tally) | {"wanted": _wanted(nic)}
             new.append(port)
             binding.append((None, network))
         elif (port["server_id"], port["binding_key"]) != (boot.server_id, boot.key):
@@ -123,6 +133,7 @@ def allocate(tx: Tx, config: Config, context: Context, boot: Boot, nics: Sequenc
             bindings.move(tx, config, before, network, boot.host)
     for port in sorted(new, key=itemgetter("network_id")):
         port["fixed_ips"] = fixed_ips.assign(tx, config, *on[port["network_id"]], port["id"], port.pop("wanted"))
+    security_members.enter(tx, new)
     quotas.settle(tx, config, tally)
     return [wiring.of(port, *on[port["network_id"]]) for port in found]
 
@@ -266,8 +277,9 @@ def _locked(tx: Tx, server_id: str) -> list[Row]:
     return [dict(row) for row in tx.execute(_LOCKED, {"server": server_id}).mappings()]
 
 
-def _new(context: Context, boot: Boot, index: int) -> ports.NewPort:
-    return ports.NewPort(context.project, host=boot.host, binding_key=boot.key, **boot.columns(index))
+def _new(context: Context, boot: Boot, index: int, nic: RequestedNic) -> ports.NewPort:
+    groups = nic.security_groups or None
+    return ports.NewPort(context.project, host=boot.host, binding_key=boot.key, security_groups=groups, **boot.columns(index))
 
 
 def _wanted(nic: RequestedNic) -> list[WantedIP] | None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pileus.bus import Bus, Subscription
 from pileus.clients.compute import ComputeEvents
 from pileus.context import Context
-from pileus.messages import OUTBOX, OutboxHint, PortsChanged, PortWiring, ports_subject
-from pileus.network import config, ports
+from pileus.messages import OUTBOX, OutboxHint, PortsChanged, PortWiring, SetChange, ports_subject
+from pileus.network import config, ports, security_announcer
 from pileus.network.announcer import Announcer
 from pileus.network.client import InProcessNetwork
 from pileus.network.notifier import Notifier
 from pileus.network.ports import NewPort
 from pileus.network.rpc import Rpc
+from pileus.network.security_announcer import SecurityAnnouncer
 from pileus.settings import Settings
 from pileus.store import Store
 from pileus.store.sql import Row
@@ -33,11 +34,12 @@ class Network:
     def __init__(self, store: Store, bus: Bus, settings: Settings, *, notify: bool) -> None:
         self.store = store
         self.config = config.read(settings, notify=notify)
-        self.client = InProcessNetwork(store, self.config)
+        self.client = InProcessNetwork(store, self.config, self._ports_changed)
         self._bus = bus
         self._creations: Together[tuple[Context, str, NewPort], Row] = Together(self._create_ports, most=TOGETHER, name="ports")
-        self._rpc = Rpc(store, bus, self.config, self._wake_notifier)
         self._announcer = Announcer(store, bus, settings.network)
+        self._security = SecurityAnnouncer(store, bus, settings.network)
+        self._rpc = Rpc(store, bus, self.config, self._wake_notifier, self._security.wake)
         self._notifier: Notifier | None = None
         self._hints: Subscription | None = None
 
@@ -60,8 +62,10 @@ class Network:
             self._hints = self._bus.subscribe(OUTBOX, OutboxHint, self._hinted, queue=NOTIFIERS)
         await self._rpc.start()
         await self._announcer.start()
+        await self._security.start()
 
     async def close(self) -> None:
+        await self._security.close()
         await self._announcer.close()
         await self._rpc.close()
         if self._hints is not None:
@@ -85,6 +89,18 @@ class Network:
         for host, wirings in changed.items():
             for start in range(0, len(wirings), BATCH):
                 await self._bus.publish(ports_subject(host), PortsChanged(list(wirings[start : start + BATCH])))
+
+    async def tell_rules(self, group_ids: Sequence[str]) -> None:
+        """Let hosts know that the rules of these groups are others."""
+        await security_announcer.tell_rules(self.store, self._bus, group_ids)
+
+    async def tell_set(self, change: SetChange) -> None:
+        """Let hosts know that an address group is another."""
+        await security_announcer.tell_sets(self.store, self._bus, [change])
+
+    async def _ports_changed(self, told: Mapping[str, Sequence[PortWiring]]) -> None:
+        await self.tell(told)
+        await self.wake()
 
     async def wake(self) -> None:
         """Compute has something to be told: by the notifier of this process, or of another one."""

@@ -121,6 +121,8 @@ ports = Table(
     Column("created_at", Time, nullable=False),
     Column("updated_at", Time, nullable=False),
     Column("revision", Big, nullable=False),
+    # Ids of its security groups, so that who reads a port asks for nothing more. Who looks from a group: `set_members`.
+    Column("security_groups", Json, nullable=False, server_default="[]"),
     UniqueConstraint("network_id", "mac"),
 )
 
@@ -220,6 +222,8 @@ security_groups = Table(
     # Grow when a change of the rules is committed, and when one of the members is told (`security_members`).
     Column("rules_version", Big, nullable=False),
     Column("members_version", Big, nullable=False),
+    # When hosts may be told of members again.
+    Column("members_due", Time, nullable=False),
     Column("created_at", Time, nullable=False),
     Column("updated_at", Time, nullable=False),
     Column("revision", Big, nullable=False),
@@ -245,6 +249,8 @@ security_rules = Table(
     text("protocol"),
     Column("port_min", Integer),
     Column("port_max", Integer),
+    # As it was given, with its length; and as the network that it means.
+    text("remote_prefix"),
     text("remote_cidr"),
     uid("remote_group_id", index=True),
     uid("remote_address_group_id", index=True),
@@ -256,20 +262,14 @@ security_rules = Table(
     UniqueConstraint("group_id", "meaning"),
 )
 
-port_groups = Table(
-    "network_port_groups",
-    metadata,
-    Column("port_id", String(64), ForeignKey("network_ports.id"), primary_key=True),
-    Column("group_id", String(64), ForeignKey("network_security_groups.id"), primary_key=True, index=True),
-)
-
 set_members = Table(
     "network_set_members",
     metadata,
-    # The addresses of a security group's ports. A row stands until the sweep has told that it is gone.
+    # The addresses of a security group's ports; of a port that has none "", so that it is known to have the group. A row stands until
+    # the hosts that must know have been told that it is gone.
     uid("set_id", primary_key=True),
-    uid("port_id", primary_key=True),
     Column("address", String(64), primary_key=True),
+    uid("port_id", primary_key=True),
     Column("gone", Boolean, nullable=False),
     # Whether hosts were told of it as it is.
     Column("announced", Boolean, nullable=False),

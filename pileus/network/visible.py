@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter, ColumnElement, bindparam, false, or_, sele
 
 from pileus.context import Context
 from pileus.errors import NotFound
-from pileus.network.tables import allocations, networks, ports, subnets
+from pileus.network.tables import address_groups, allocations, networks, ports, security_groups, security_rules, subnets
 from pileus.store import Tx
 from pileus.store.sql import Row, first, rows
 
@@ -57,8 +57,20 @@ def of_ports(context: Context) -> ColumnElement[bool]:
     return or_(_own(ports.c.project_id, context), ports.c.network_id.in_(owned))
 
 
+def of_security_groups(context: Context) -> ColumnElement[bool]:
+    return true() if context.is_admin else _own(security_groups.c.project_id, context)
+
+
+def of_security_rules(context: Context) -> ColumnElement[bool]:
+    return true() if context.is_admin else _own(security_rules.c.project_id, context)
+
+
+def of_address_groups(context: Context) -> ColumnElement[bool]:
+    return true() if context.is_admin else _own(address_groups.c.project_id, context)
+
+
 def network(tx: Tx, context: Context, network_id: str) -> Row:
-    """Raises NotFound (NetworkNotFound), as the two below with their names."""
+    """Raises NotFound (NetworkNotFound), as those below with their names."""
     found = first(tx, select(networks).where(networks.c.id == network_id, of_networks(context)))
     if found is None:
         raise no_network(network_id)
@@ -79,6 +91,27 @@ def port(tx: Tx, context: Context, port_id: str, *, lock: bool = False) -> Row:
     if not found:
         raise no_port(port_id)
     return found[0]
+
+
+def security_group(tx: Tx, context: Context, group_id: str) -> Row:
+    found = first(tx, select(security_groups).where(security_groups.c.id == group_id, of_security_groups(context)))
+    if found is None:
+        raise no_security_group(group_id)
+    return found
+
+
+def security_rule(tx: Tx, context: Context, rule_id: str) -> Row:
+    found = first(tx, select(security_rules).where(security_rules.c.id == rule_id, of_security_rules(context)))
+    if found is None:
+        raise no_security_rule(rule_id)
+    return found
+
+
+def address_group(tx: Tx, context: Context, group_id: str) -> Row:
+    found = first(tx, select(address_groups).where(address_groups.c.id == group_id, of_address_groups(context)))
+    if found is None:
+        raise no_address_group(group_id)
+    return found
 
 
 def with_addresses(tx: Tx, found: list[Row]) -> list[Row]:
@@ -135,6 +168,18 @@ def no_network(network_id: str) -> NotFound:
 
 def no_port(port_id: str) -> NotFound:
     return NotFound(f"Port {port_id} could not be found.", kind="PortNotFound")
+
+
+def no_security_group(group_id: str) -> NotFound:
+    return NotFound(f"Security group {group_id} does not exist", kind="SecurityGroupNotFound")
+
+
+def no_security_rule(rule_id: str) -> NotFound:
+    return NotFound(f"Security group rule {rule_id} does not exist", kind="SecurityGroupRuleNotFound")
+
+
+def no_address_group(group_id: str) -> NotFound:
+    return NotFound(f"Address group {group_id} could not be found.", kind="AddressGroupNotFound")
 
 
 def _own(column: ColumnElement[Any], context: Context) -> ColumnElement[bool]:

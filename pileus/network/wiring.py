@@ -31,6 +31,7 @@ def of(port: Row, network: Row, subnets: Sequence[Row]) -> PortWiring:
         port_security=port["port_security"],
         admin_up=port["admin_state_up"] and network["admin_state_up"],
         dns_name=port["dns_name"],
+        security_groups=port["security_groups"],
         network_name=network["name"],
     )
 

@@ -141,6 +141,7 @@ async def test_a_ports_life(client: Client) -> None:
         "fixed_ips": [{"subnet_id": subnet["id"], "ip_address": "10.0.0.3"}],
         "allowed_address_pairs": [],
         "port_security_enabled": True,
+        "security_groups": made["security_groups"],
         "binding:vnic_type": "normal",
         "created_at": made["created_at"],
         "updated_at": made["updated_at"],
@@ -186,6 +187,8 @@ async def test_the_dhcp_port_is_one_a_network(client: Client) -> None:
         "network": {"limit": 100, "used": 0, "reserved": 0},
         "subnet": {"limit": 100, "used": 0, "reserved": 0},
         "port": {"limit": 500, "used": 0, "reserved": 0},
+        "security_group": {"limit": 10, "used": 0, "reserved": 0},
+        "security_group_rule": {"limit": 100, "used": 0, "reserved": 0},
     }
 
 
@@ -309,7 +312,7 @@ async def test_bodies_that_are_refused(client: Client) -> None:
         {"allowed_address_pairs": [{"mac_address": "02:00:00:00:00:01"}]},
         {"allowed_address_pairs": [{"ip_address": "x"}]},
         {"binding:profile": []},
-        {"security_groups": []},
+        {"security_groups": ["web"]},
     ):
         await port(400, "HTTPBadRequest", **more)
     for more in (
@@ -501,7 +504,13 @@ async def test_pages_with_links(client: Client) -> None:
 async def test_quotas(client: Client) -> None:
     alice = client.as_("alice")
     mine = "/v2.0/quotas/p-alice"
-    assert (await alice.get(mine))["quota"] == {"network": 100, "subnet": 100, "port": 500}
+    assert (await alice.get(mine))["quota"] == {
+        "network": 100,
+        "subnet": 100,
+        "port": 500,
+        "security_group": 10,
+        "security_group_rule": 100,
+    }
     await alice.refused("PUT", mine, {"quota": {"port": 5}}, status=403, kind="HTTPForbidden")
     await alice.refused("GET", "/v2.0/quotas/p-bob", status=403, kind="HTTPForbidden")
     changed = (await client.put(mine, {"quota": {"network": 1, "port": 2, "subnet": 1}}))["quota"]
@@ -557,11 +566,11 @@ async def test_a_silent_agent_is_not_alive(client: Client, network: Network, mon
 async def test_extensions_are_what_is_offered(client: Client) -> None:
     listed = (await client.as_("alice").get("/v2.0/extensions"))["extensions"]
     assert [extension["alias"] for extension in listed] == list(extensions.OFFERED)
-    assert (await client.get("/v2.0/extensions/agent"))["extension"] == listed[0]
-    for absent in ("security-group", "router", "standard-attr-tag", "external-net"):
+    assert (await client.get("/v2.0/extensions/address-group"))["extension"] == listed[0]
+    for absent in ("rbac-security-groups", "router", "standard-attr-tag", "external-net"):
         assert absent not in extensions.OFFERED
         await client.get(f"/v2.0/extensions/{absent}", expect=404)
-    for path in ("/v2.0/routers", "/v2.0/security-groups", "/v2.0/floatingips", "/v2.0/subnetpools"):
+    for path in ("/v2.0/routers", "/v2.0/rbac-policies", "/v2.0/floatingips", "/v2.0/subnetpools"):
         await client.get(path, expect=404)
 
 

@@ -61,5 +61,6 @@ def test_most_dns_servers_and_host_routes(tx: Connection) -> None:
 
 
 def test_default_quotas() -> None:
-    found = read(Settings(quota=Quota(network=1, subnet=2, port=-1)), notify=False)
-    assert quotas.defaults(found) == {"network": 1, "subnet": 2, "port": -1}
+    found = read(Settings(quota=Quota(network=1, subnet=2, port=-1, security_group=3, security_group_rule=4)), notify=False)
+    limits = {"network": 1, "subnet": 2, "port": -1, "security_group": 3, "security_group_rule": 4}
+    assert quotas.defaults(found) == limits

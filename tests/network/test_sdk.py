@@ -50,7 +50,7 @@ def use(url: str) -> None:
     assert sorted(agent.agent_type for agent in sdk.network.agents(host="h1")) == ["DHCP agent", "Open vSwitch agent"]
     assert all(agent.is_alive for agent in sdk.network.agents())
     assert {"agent", "binding", "quotas"} <= {extension.alias for extension in sdk.network.extensions()}
-    assert sdk.network.find_extension("security-group") is None
+    assert sdk.network.find_extension("router") is None
     assert [zone.name for zone in sdk.network.availability_zones()] == ["nova"]
     assert sdk.network.get_quota("p-admin").ports == 500
     assert sdk.network.get_quota_default("p-admin").networks == 100

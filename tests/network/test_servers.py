@@ -113,7 +113,7 @@ def test_a_users_port_is_bound_and_kept(tx: Connection, config: Config) -> None:
 def test_release_gives_everything_back(tx: Connection, config: Config) -> None:
     network = make_network(tx, config)
     before = {table.name: rows(tx, select(table)) for table in (tables.ports, tables.allocations, tables.networks, tables.outbox)}
-    usage = quotas.usage(tx, "p-alice")
+    usage = quotas.usage(tx, "p-alice") | {"security_group": 1, "security_group_rule": 4}  # the default group stays
     servers.allocate(tx, config, ALICE, boot(), [nic(network), nic(network)])
     servers.release(tx, config, "s1", [])
     servers.release(tx, config, "s1", [])
@@ -204,13 +204,13 @@ def test_readiness_is_the_ports_level(tx: Connection, config: Config) -> None:
     assert servers.readiness(tx, [wired.port_id], "h2") == []  # another host has no business with it
 
 
-def test_allocating_for_one_nic_takes_at_most_ten_statements(tx: Connection, config: Config) -> None:
+def test_allocating_for_one_nic_takes_at_most_eleven_statements(tx: Connection, config: Config) -> None:
     network = make_network(tx, config)
     servers.allocate(tx, config, ALICE, boot("warm"), [nic(network)])
     statements: list[str] = []
     event.listen(tx, "after_cursor_execute", lambda *args: statements.append(args[2]))
     servers.allocate(tx, config, ALICE, boot("s1"), [nic(network)])
-    assert len(statements) <= 10
+    assert len(statements) <= 11  # two of them for its security group
 
 
 async def test_the_client_runs_each_call_as_one_transaction(store: AnyStore, config: Config) -> None:

@@ -9,7 +9,18 @@ from pileus.errors import PileusError
 from pileus.http import faults
 from pileus.http.face import Authenticate, Call, Face, Limits, Reply, Route
 from pileus.network import cost
-from pileus.network.api import agents, extensions, networks, ports, quotas, subnets, versions
+from pileus.network.api import (
+    address_groups,
+    agents,
+    extensions,
+    networks,
+    ports,
+    quotas,
+    security_group_rules,
+    security_groups,
+    subnets,
+    versions,
+)
 from pileus.network.service import Network
 
 ROUTES = [
@@ -17,6 +28,9 @@ ROUTES = [
     *networks.ROUTES,
     *subnets.ROUTES,
     *ports.ROUTES,
+    *security_groups.ROUTES,
+    *security_group_rules.ROUTES,
+    *address_groups.ROUTES,
     *agents.ROUTES,
     *extensions.ROUTES,
     *quotas.ROUTES,

@@ -40,6 +40,8 @@ class Resource:
     decorate: Callable[[Tx, list[Row]], list[Row]]
     shape: Callable[[Row, Context], dict[str, Any]]
     admin_filters: frozenset[str] = frozenset()
+    path: str = ""
+    """Where it is under /v2.0, if not at its plural."""
 
 
 @dataclass(frozen=True)
@@ -160,4 +162,4 @@ def _href(call: Call, resource: Resource, marker: str, *, reverse: bool) -> str:
     query.append(("marker", marker))
     if reverse:
         query.append(("page_reverse", "True"))
-    return f"{call.base}/v2.0/{resource.plural}?{urlencode(query)}"
+    return f"{call.base}/v2.0/{resource.path or resource.plural}?{urlencode(query)}"

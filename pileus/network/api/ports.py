@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from ipaddress import ip_network
 from typing import Any
 
@@ -13,11 +14,11 @@ from pileus.http.shape import iso
 from pileus.messages import PortWiring
 from pileus.network import fixed_ips, ports, visible, wiring
 from pileus.network.api import attributes, lists
-from pileus.network.api.attributes import Attribute, boolean, identifier, invalid, items, mac, text
+from pileus.network.api.attributes import Attribute, boolean, identifier, invalid, items, mac, text, texts
 from pileus.network.config import Config
 from pileus.network.fixed_ips import WantedIP
 from pileus.network.service import Network
-from pileus.network.tables import allocations
+from pileus.network.tables import allocations, set_members
 from pileus.network.tables import ports as table
 from pileus.store import Tx
 from pileus.store.sql import Row
@@ -62,6 +63,18 @@ def _profile(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def _groups(name: str, value: Any) -> list[str]:
+    ids = texts(name, value)
+    for one in ids:
+        try:
+            uuid.UUID(one)
+        except ValueError:
+            raise invalid(name, f"'{one}' is not a valid UUID") from None
+    if len(set(ids)) < len(ids):
+        raise invalid(name, f"Duplicate items in the list: '{', '.join(sorted({one for one in ids if ids.count(one) > 1}))}'")
+    return ids
+
+
 def _host(name: str, value: Any) -> str:
     return "" if value is None else text(name, value)
 
@@ -77,6 +90,7 @@ ATTRIBUTES = (
     Attribute("device_owner", "device_owner", text),
     Attribute("allowed_address_pairs", "pairs", _pairs),
     Attribute("port_security_enabled", "port_security", boolean),
+    Attribute("security_groups", "security_groups", _groups),
     Attribute("binding:vnic_type", "vnic_type", text),
     Attribute("binding:host_id", "host", _host, admin=True, default=""),
     Attribute("binding:profile", "profile", _profile, admin=True, default={}),
@@ -101,6 +115,7 @@ def shape(row: Row, context: Context) -> dict[str, Any]:
         "fixed_ips": [{"subnet_id": address["subnet_id"], "ip_address": address["ip"]} for address in row["fixed_ips"]],
         "allowed_address_pairs": [{"ip_address": pair["ip"], "mac_address": pair["mac"]} for pair in row["pairs"]],
         "port_security_enabled": row["port_security"],
+        "security_groups": row["security_groups"],
         "binding:vnic_type": row["vnic_type"],
         "description": row["description"],
         "created_at": iso(row["created_at"]),
@@ -137,6 +152,10 @@ def _with_address(name: str, values: list[str]) -> ColumnElement[bool]:
     return table.c.id.in_(select(allocations.c.port_id).where(*conditions))
 
 
+def _with_group(name: str, values: list[str]) -> ColumnElement[bool]:
+    return table.c.id.in_(select(set_members.c.port_id).where(set_members.c.set_id.in_(values), set_members.c.gone.is_(False)))
+
+
 def _canonical(address: str) -> str:
     return str(fixed_ips.parse_address(address))
 
@@ -160,6 +179,7 @@ RESOURCE = lists.Resource(
         "device_owner": lists.of_text(table.c.device_owner),
         "port_security_enabled": lists.of_bool(table.c.port_security),
         "fixed_ips": _with_address,
+        "security_groups": _with_group,
         "revision_number": lists.of_int(table.c.revision),
         "binding:vnic_type": lists.of_text(table.c.vnic_type),
         "binding:host_id": lists.of_text(table.c.host),
