@@ -126,3 +126,12 @@ def test_a_profile_that_is_none_is_one_line() -> None:
 
 def test_differences_know_nothing_of_a_default_profile() -> None:
     assert differences(*load(environ={})) == []
+
+
+def test_the_story_s_document_has_the_table() -> None:
+    text = (Path(pileus.__file__).parent.parent / "docs" / "STORY.md").read_text()
+    table = text.split("<!-- profile -->")[1].split("<!-- end -->")[0]
+    rows = [line.split("|")[1:-1] for line in table.strip().splitlines()[2:]]
+    found, origins = load(environ={}, flags={"profile": "story"}, role=EVERY_ROLE)
+    told = {key.strip(" `"): (default.strip(), story.strip()) for key, default, story in rows}
+    assert told == {one.key: (config.written(one.default), config.written(one.profile)) for one in differences(found, origins)}
