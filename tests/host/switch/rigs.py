@@ -102,7 +102,7 @@ class OvsRig:
 
     async def settled(self) -> None:
         """The switch's cache of paths is as its tables are: it follows them by milliseconds."""
-        control = next(self.folder.glob("ovs-vswitchd*.ctl"))
+        control = self.folder / f"ovs-vswitchd.{pid_of(self.folder, 'ovs-vswitchd')}.ctl"
         process = await asyncio.create_subprocess_exec("ovs-appctl", "-t", control, "revalidator/purge", stdout=asyncio.subprocess.DEVNULL)
         async with asyncio.timeout(LIMIT):
             assert await process.wait() == 0
