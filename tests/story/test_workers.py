@@ -7,10 +7,15 @@ executes statements.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate
 
+import asyncpg
 import pytest
 from sqlalchemy import event
 
@@ -24,6 +29,7 @@ from pileus.store import P, T
 from pileus.store.postgresql import PostgresStore
 from tests.boot.cloudlet import Cloudlet
 from tests.boot.virtual import InlineStore
+from tests.engines.nats import NatsServer
 from tests.engines.postgresql import PostgresServer
 from tests.network.conftest import ALICE
 from tests.network.test_rpc import FakeCompute
@@ -120,3 +126,36 @@ async def test_9_10_more_connections_than_the_database_has_are_refused_in_one_li
     line = str(caught.value)
     assert "1200 database connections: 20 × 60 here (database.max_pool_size)" in line
     assert "raise max_connections" in line and "\n" not in line
+
+
+def test_9_10_each_process_of_the_profile_has_one_connection(tmp_path: Path, postgres: PostgresServer) -> None:
+    url = asyncio.run(postgres.fresh())
+    with NatsServer(tmp_path / "nats") as nats:
+        env = {
+            "PILEUS_DATABASE__URL": url,
+            "PILEUS_BUS__URL": nats.url,
+            "PILEUS_API__PUBLIC_URL": "http://127.0.0.1:9",
+            "PILEUS_STATE": str(tmp_path),
+        }
+        words = [sys.executable, "-m", "pileus", "serve", "network-rpc", "--profile", "story", "--workers", "2"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **env}) as process:
+            try:
+                assert process.stdout is not None and process.stderr is not None
+                said = process.stdout.readline()
+                assert said.startswith("Pileus serves network-rpc in 2 processes"), (said, process.stderr.read())
+                names = asyncio.run(connected(url))
+                assert [name.rpartition(" ")[2] for name in names] == ["pool=1", "pool=1"], names
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(30)
+        assert process.returncode == 0
+
+
+async def connected(url: str) -> list[str]:
+    """What the connections of network-rpc processes are called."""
+    connection = await asyncpg.connect(url)
+    try:
+        found = await connection.fetch("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'pileus network-rpc%'")
+        return [row[0] for row in found]
+    finally:
+        await connection.close()
