@@ -25,6 +25,7 @@ from tests.engines.stores import AnyStore, both, connected, opened, run_in_green
 ADMIN = Context("u-admin", project_id="p-admin", roles=frozenset({"admin", "member", "reader"}))
 ALICE = Context("u-alice", project_id="p-alice", roles=frozenset({"member", "reader"}))
 BOB = Context("u-bob", project_id="p-bob", roles=frozenset({"member", "reader"}))
+SERVICE = Context("u-pileus", project_id="p-service", roles=frozenset({"service"}))
 EVE = Context("u-eve", project_id="p-alice", roles=frozenset({"reader"}))
 
 SETTINGS = Settings(network=NetworkSettings(vlan_ranges=["physnet1:100:102", "physnet2"], max_fixed_ips=3))
@@ -55,7 +56,7 @@ async def store(request: pytest.FixtureRequest, engine: str, tmp_path: Path) -> 
         yield found
 
 
-CALLERS = {"admin": ADMIN, "alice": ALICE, "bob": BOB, "eve": EVE}
+CALLERS = {"admin": ADMIN, "alice": ALICE, "bob": BOB, "eve": EVE, "service": SERVICE}
 
 
 async def authenticate(token: str) -> Context:

@@ -26,15 +26,9 @@ from pileus.store.sql import Row
 from tests.engines.stores import AnyStore
 from tests.network.conftest import ADMIN, ALICE, BOB, authenticate
 
-SERVICE = Context("u-pileus", project_id="p-service", roles=frozenset({"service"}))
-
 
 async def service_token() -> str:
     return "service"
-
-
-async def known(token: str) -> Context:
-    return SERVICE if token == "service" else await authenticate(token)
 
 
 @pytest.fixture(params=["in process", "http"])
@@ -42,7 +36,7 @@ async def client(request: pytest.FixtureRequest, network: Network) -> AsyncItera
     if request.param == "in process":
         yield InProcessNetwork(network.store, network.config)
         return
-    app = face(network, known, "http://pileus/identity", "http://pileus", Limits(max_limit=50))
+    app = face(network, authenticate, "http://pileus/identity", "http://pileus", Limits(max_limit=50))
     rest = Rest("http://pileus", OwnTokens(service_token), name="Neutron", limit=10, transport=httpx.ASGITransport(app))
     http = HttpNetwork(rest, only_ours=True)
     yield http
