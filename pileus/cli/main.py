@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pileus import __version__
-from pileus.cli import bus, host
+from pileus.cli import bus, host, lab
 from pileus.errors import StartupError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ Server = Annotated[str, typer.Argument(metavar="SERVER", help="Name or id of a s
 
 app.add_typer(bus.app, name="bus")
 app.add_typer(host.app, name="host")
+app.add_typer(lab.app, name="lab")
 
 
 def _show_version(wanted: bool) -> None:

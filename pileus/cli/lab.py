@@ -1,0 +1,50 @@
+"""`pileus lab …`: storms, experiments, and what follows from figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Storms and experiments. Against this cloud or another; and what their figures say.")
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what was found as JSON.")]
+HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report: one page that loads nothing.")]
+
+
+@app.command("storm")
+def lab_storm(
+    os_cloud: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A cloud of clouds.yaml [default: what the OS_* variables say, or the only one].")
+    ] = None,
+    count: Annotated[int, typer.Option(metavar="N", min=1, max=20000, help="How many servers.")] = 20,
+    rate: Annotated[float, typer.Option(metavar="PER_S", min=0, help="Creates a second; 0: all at once.")] = 0.0,
+    image: Annotated[str | None, typer.Option(metavar="NAME|ID", help="[default: the only one there is; none: without].")] = None,
+    flavor: Annotated[str | None, typer.Option(metavar="NAME|ID", help="[default: the smallest that the image fits into].")] = None,
+    network: Annotated[str | None, typer.Option(metavar="NAME|ID", help="[default: the project's only one].")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Do not delete the servers at the end.")] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="How long to wait after the last create, and for deletes.")
+    ] = 600.0,
+    poll: Annotated[float, typer.Option(metavar="SECONDS", min=0.01, help="Pause between two looks at the list of servers.")] = 0.2,
+    json: JsonFile = None,
+    html: HtmlFile = None,
+) -> None:
+    """Many servers on any OpenStack cloud. Made, timed, counted, and deleted again, also after Ctrl-C."""
+    from pileus.cli.storm import run
+    from pileus.lab.storm import Wish
+
+    wish = Wish(count, rate, poll, timeout, keep)
+    run(os_cloud, wish, {"image": image, "flavor": flavor, "network": network}, json=json, html=html)
+
+
+@app.command("report")
+def lab_report(
+    file: Annotated[Path, typer.Argument(metavar="JSON", help="What `story` or `storm` wrote with --json.")],
+    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Where the page goes.")],
+) -> None:
+    """The page of an earlier run. Made anew from its JSON."""
+    from pileus.cli.report import run
+
+    run(file, html)
