@@ -53,12 +53,15 @@ class Compute:
         key = (context.user_id, context.project_id, context.roles, wish)
         return await self._shared.ask(key, lambda: self.store.read(creation.look_up, self.settings, context, wish))
 
-    async def create(self, context: Context, wanted: NewServer, requested: Requested, *, count: int) -> list[Row]:
-        """Check networks and image, write servers and their actions down in one transaction, hint a worker.
+    async def create(
+        self, context: Context, wanted: NewServer, requested: Requested, *, count: int, security_groups: Sequence[str] = ()
+    ) -> list[Row]:
+        """Check networks, security groups (ids or names) and image, write servers and their actions down in one transaction, hint a worker.
 
         Raises what the image and network services raise, BadRequest for a flavor too small for the image, QuotaExceeded.
         """
-        checked, _ = await asyncio.gather(self.network.check(context, requested, count=count), self._check_image(context, wanted))
+        networks = self.network.check(context, requested, count=count, security_groups=security_groups)
+        checked, _ = await asyncio.gather(networks, self._check_image(context, wanted))
         wish = Creation(context, replace(wanted, nics=checked.nics), count)
         if self.settings.quota.queued_creates >= 0:  # a queue with an end is counted one by one
             made = await self.store.write(creation.create, self.settings, wish, limit=self.settings.compute.queue_limit)

@@ -103,6 +103,20 @@ _PORT = {
     "binding:host_id": "",
     "binding:profile": {},
     "binding:vnic_type": "normal",
+    "security_groups": [],
+}
+_GROUP = {"name": "g", "description": "", "stateful": True}
+_RULE = {
+    "security_group_id": X,
+    "direction": "ingress",
+    "ethertype": "IPv4",
+    "protocol": "tcp",
+    "port_range_min": 1,
+    "port_range_max": 9,
+    "remote_ip_prefix": "10.0.0.0/8",
+    "remote_group_id": None,
+    "remote_address_group_id": None,
+    "description": "",
 }
 _FLAVOR = {
     "name": "f",
@@ -208,7 +222,15 @@ BODIES: Mapping[tuple[str, str, str], Any] = {
     },
     ("network", "POST", "/v2.0/ports"): {"port": _PORT},
     ("network", "PUT", "/v2.0/ports/{id}"): {"port": {key: value for key, value in _PORT.items() if key != "network_id"}},
-    ("network", "PUT", "/v2.0/quotas/{project_id}"): {"quota": {"network": 5, "subnet": -1, "port": 1}},
+    ("network", "POST", "/v2.0/security-groups"): {"security_group": _GROUP},
+    ("network", "PUT", "/v2.0/security-groups/{id}"): {"security_group": _GROUP},
+    ("network", "POST", "/v2.0/security-group-rules"): {"security_group_rule": _RULE},
+    ("network", "PUT", "/v2.0/security-group-rules/{id}"): {"security_group_rule": {"description": "d"}},
+    ("network", "POST", "/v2.0/address-groups"): {"address_group": {"name": "a", "description": "", "addresses": ["10.0.0.0/8"]}},
+    ("network", "PUT", "/v2.0/address-groups/{id}"): {"address_group": {"name": "a", "description": ""}},
+    ("network", "PUT", "/v2.0/address-groups/{id}/add_addresses"): {"addresses": ["10.0.0.0/8"]},
+    ("network", "PUT", "/v2.0/address-groups/{id}/remove_addresses"): {"addresses": ["10.0.0.0/8"]},
+    ("network", "PUT", "/v2.0/quotas/{project_id}"): {"quota": {"network": 5, "subnet": -1, "port": 1, "security_group": 9}},
 }
 
 MORE: Mapping[tuple[str, str, str], list[Any]] = {
@@ -228,6 +250,8 @@ MORE: Mapping[tuple[str, str, str], list[Any]] = {
         {"unlock": None},
         {"reboot": {"type": "HARD"}},
         {"os-getConsoleOutput": {"length": 5}},
+        {"addSecurityGroup": {"name": "default"}},
+        {"removeSecurityGroup": {"name": "default"}},
         {"os-resetState": {"state": "active"}},
         {"resize": {"flavorRef": "2"}},
     ],
@@ -239,6 +263,10 @@ MORE: Mapping[tuple[str, str, str], list[Any]] = {
     ("network", "POST", "/v2.0/networks"): [{"network": {"name": "n"}}, {"networks": [{"name": "a"}, {"name": "b"}]}],
     ("network", "POST", "/v2.0/subnets"): [{"subnets": [_SUBNET, {"network_id": X, "cidr": "fd00::/64", "ip_version": 6}]}],
     ("network", "POST", "/v2.0/ports"): [{"port": {"network_id": X}}, {"ports": [{"network_id": X}, {"network_id": X, "name": "p"}]}],
+    ("network", "POST", "/v2.0/security-groups"): [{"security_groups": [{"name": "a"}, {"name": "b", "stateful": False}]}],
+    ("network", "POST", "/v2.0/security-group-rules"): [
+        {"security_group_rules": [{"security_group_id": X, "direction": "egress"}, {**_RULE, "protocol": "icmp", "ethertype": "IPv6"}]}
+    ],
     ("network", "PUT", "/v2.0/ports/{id}"): [{"port": {"name": "q", "fixed_ips": [{"ip_address": "10.9.0.30"}]}}],
     ("network", "PUT", "/v2.0/subnets/{id}"): [{"subnet": {"name": "q", "dns_nameservers": ["9.9.9.9"], "gateway_ip": "10.9.0.1"}}],
     ("placement", "PUT", "/resource_providers/{uuid}"): [{"name": "other"}],

@@ -81,7 +81,7 @@ def test_tokens_and_catalogue(openstack: OpenStack, cloud: Cloud) -> None:
     assert "not present in the service catalog" in openstack.refused("volume", "list")
 
 
-@pytest.mark.parametrize("command", ["server group list", "usage list", "security group list", "router list"])
+@pytest.mark.parametrize("command", ["server group list", "usage list", "router list"])
 def test_what_is_not_offered_is_not_found(openstack: OpenStack, command: str) -> None:
     assert "404" in openstack.refused(*command.split())
 

@@ -261,7 +261,7 @@ def test_a_flavor_that_is_too_small_for_the_image(member: Person) -> None:
         ({"config_drive": "perhaps"}, "config_drive"),
         ({"accessIPv4": "::1"}, "accessIPv4"),
         ({"OS-DCF:diskConfig": "SOME"}, "diskConfig"),
-        ({"security_groups": [{"name": "strict"}]}, "security groups"),
+        ({"security_groups": [{"name": "strict"}]}, "Security group strict not found"),
         ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": NOBODY, "destination_type": "volume"}]}, "volumes"),
         ({"personality": [{"path": "/x", "contents": ""}]}, "personality"),
         ({"adminPass": "secret"}, "adminPass"),

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from pileus.bus.inprocess import InProcessBus
 from pileus.clients.image import ImageInfo
-from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress, ServerPort
+from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, SecurityGroup, ServerAddress, ServerPort
 from pileus.clients.placement import Inventory, ProviderPicture, Resources
 from pileus.compute import beats, flavors, hosts
 from pileus.compute.service import Compute
@@ -44,15 +44,21 @@ class Images:
 
 @dataclass
 class Networks:
-    """One network and one port. `given`: server → addresses."""
+    """One network and one port. `given`: server → addresses, `groups`: server → security groups, of which there is `web`."""
 
     given: dict[str, list[ServerAddress]] = field(default_factory=dict)
     asked: list[tuple[Requested, int]] = field(default_factory=list)
+    groups: dict[str, list[SecurityGroup]] = field(default_factory=dict)
+    wanted_groups: list[Sequence[str]] = field(default_factory=list)
+    changed_groups: list[tuple[str, str, str]] = field(default_factory=list)
     lookups: int = 0
     addresses_together: int = 1000
 
-    async def check(self, context: Context, requested: Requested, *, count: int) -> CheckedNics:
+    async def check(self, context: Context, requested: Requested, *, count: int, security_groups: Sequence[str] = ()) -> CheckedNics:
         self.asked.append((requested, count))
+        self.wanted_groups.append(security_groups)
+        if not {"web", "default"}.issuperset(security_groups):
+            raise NotFound(f"Security group {security_groups[0]} not found.", kind="SecurityGroupNotFound")
         if requested == "none":
             return CheckedNics([])
         nics = [RequestedNic(network_id=NETWORK)] if requested == "auto" else requested
@@ -85,6 +91,20 @@ class Networks:
     async def ports(self, server_id: str) -> list[ServerPort]:
         found = self.given.get(server_id, [])
         return [ServerPort(a.port_id, NETWORK, a.mac, "ACTIVE", i, ((SUBNET, a.address),)) for i, a in enumerate(found)]
+
+    async def security_groups(self, server_ids: Sequence[str]) -> dict[str, list[SecurityGroup]]:
+        return {server: self.groups[server] for server in server_ids if server in self.groups}
+
+    async def security_groups_of(self, server_id: str) -> list[SecurityGroup]:
+        return self.groups.get(server_id, [])
+
+    async def add_security_group(self, context: Context, server_id: str, group: str) -> None:
+        if group != "web":
+            raise NotFound(f"Security group {group} not found.", kind="SecurityGroupNotFound")
+        self.changed_groups.append(("add", server_id, group))
+
+    async def remove_security_group(self, context: Context, server_id: str, group: str) -> None:
+        self.changed_groups.append(("remove", server_id, group))
 
     async def servers_at(self, address: str, version: int) -> list[str]:
         wanted = address.strip("^$")

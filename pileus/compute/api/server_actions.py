@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from pileus.bus import NoAnswer, RemoteError
 from pileus.compute import servers
-from pileus.compute.api import forms
+from pileus.compute.api import forms, server_security_groups
 from pileus.compute.evacuation import Wish
 from pileus.compute.service import Compute
 from pileus.errors import BadRequest, Conflict, Forbidden, NotFound
@@ -155,6 +155,8 @@ ACTIONS: dict[str, Action] = {
     "os-resetState": reset_state,
     "os-getConsoleOutput": console_output,
     "evacuate": evacuate,
+    "addSecurityGroup": server_security_groups.add,
+    "removeSecurityGroup": server_security_groups.remove,
 }
 
 ROUTES = [Route("POST", "/v2.1/servers/{id}/action", take_action, "member")]

@@ -102,8 +102,6 @@ def refuse_unoffered(body: CreateServer) -> None:
         raise BadRequest("tags: server tags are not offered; use metadata")
     if given.trusted_image_certificates is not UNSET and given.trusted_image_certificates:
         raise BadRequest("trusted_image_certificates: signed images are not offered; leave it out")
-    if any(group.name != "default" for group in given.security_groups):
-        raise BadRequest("security_groups: security groups are not offered; leave it out, or name only 'default'")
     if body.hints or body.old_hints:
         raise BadRequest("os:scheduler_hints: scheduler hints are not offered; use availability_zone or, as an admin, host")
     if given.block_device_mapping or not all(_is_plain_root(disk, given.image_ref) for disk in given.block_device_mapping_v2):

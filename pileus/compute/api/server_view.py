@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from pileus.clients.network import ServerAddress
+from pileus.clients.network import SecurityGroup, ServerAddress
 from pileus.compute import hosts, info_cache
 from pileus.compute.api.shape import bookmark, host_id, links, micro, moment
 from pileus.compute.lifecycle import POWER_NUMBER, status
@@ -32,16 +33,18 @@ BRIEF_COLUMNS: tuple[ColumnElement[Any], ...] = (servers.c.id, servers.c.name)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a view needs besides the server: its addresses and its host, looked up for a whole page."""
+    """What a view needs besides the server: its addresses, its security groups and its host, looked up for a whole page."""
 
     addresses: Mapping[str, Sequence[ServerAddress]]
+    security_groups: Mapping[str, Sequence[SecurityGroup]]
     hosts: Mapping[str, Row]
 
 
 async def surroundings(compute: Compute, found: Sequence[Row], near: Mapping[str, Row]) -> Surroundings:
     """`near`: the hosts of these servers, as `with_hosts` read them."""
     shown = [row for row in found if row["vm_state"] != "building" and row["deleted_at"] is None]
-    return Surroundings(await addresses_of(compute, shown), near)
+    groups = compute.network.security_groups([row["id"] for row in shown])
+    return Surroundings(*await asyncio.gather(addresses_of(compute, shown), groups), near)
 
 
 async def addresses_of(compute: Compute, found: Sequence[Row]) -> Mapping[str, Sequence[ServerAddress]]:
@@ -67,6 +70,9 @@ def full(compute: Compute, call: Call, row: Row, around: Surroundings, *, single
     view = core(call, row, around.addresses.get(row["id"], ()), extended=True)
     host = around.hosts.get(row["host"] or "")
     view["OS-EXT-AZ:availability_zone"] = host["zone"] if host else row["zone"] or ""
+    groups = around.security_groups.get(row["id"])
+    if groups:
+        view["security_groups"] = [{"name": group.name or group.id} for group in groups]
     view["config_drive"] = "True" if row["config_drive"] else ""
     view["key_name"] = row["key_name"]
     view["OS-SRV-USG:launched_at"] = micro(row["launched_at"])

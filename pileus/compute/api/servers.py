@@ -49,7 +49,8 @@ async def create_server(compute: Compute, call: Call) -> Reply:
         flavor, keys = await compute.look_up(call.context, _wish(given.flavor_ref, values))
         wanted = NewServer(flavor=flavor, nics=[], public_keys=keys, **values)
         count = most if least == most else await compute.store.read(_affordable, compute, call.context, flavor, least, most)
-        made = await compute.create(call.context, wanted, wanted_networks, count=count)
+        groups = [group.name for group in given.security_groups if group.name]
+        made = await compute.create(call.context, wanted, wanted_networks, count=count, security_groups=groups)
     except NotFound as error:
         raise BadRequest(error.message) from None
     except Conflict as error:
@@ -63,7 +64,7 @@ async def create_server(compute: Compute, call: Call) -> Reply:
         "id": server_id,
         "links": links(call.base, "servers", server_id),
         "OS-DCF:diskConfig": given.disk_config,
-        "security_groups": [{"name": "default"}],
+        "security_groups": [{"name": name} for name in dict.fromkeys(groups)] or [{"name": "default"}],
     }
     return Reply(202, {"server": server}, {"Location": f"{call.base}{VERSION_PATH}/servers/{server_id}"})
 

@@ -26,7 +26,7 @@ async def test_create_answers_at_once(api: Api, compute: Compute) -> None:
     assert shown["status"] == "BUILD" and shown["OS-EXT-STS:task_state"] == "scheduling" and shown["addresses"] == {}
     assert shown["image"]["id"] == IMAGE and shown["hostId"] == "" and shown["config_drive"] == ""
     row = await compute.store.read(_row, made["id"])
-    assert row["nics"] == [{"network_id": NETWORK, "port_id": None, "fixed_ip": "10.0.0.9", "tag": "nic"}]
+    assert row["nics"] == [{"network_id": NETWORK, "port_id": None, "fixed_ip": "10.0.0.9", "tag": "nic", "security_groups": []}]
 
 
 async def test_create_takes_all_that_is_offered(api: Api, compute: Compute) -> None:
@@ -94,7 +94,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"tags": ["a"]}, 400, "tags"),
     ({"personality": []}, 400, "personality"),
     ({"trusted_image_certificates": ["a"]}, 400, "signed images"),
-    ({"security_groups": [{"name": "web"}]}, 400, "security groups"),
+    ({"security_groups": [{"name": "nowhere"}]}, 400, "Security group nowhere not found"),
     ({"block_device_mapping": [{"volume_id": NOWHERE}]}, 400, "volumes are not offered"),
     ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": NOWHERE}]}, 400, "volumes are not offered"),
     ({"block_device_mapping_v2": [{}]}, 400, "volumes are not offered"),

@@ -43,7 +43,6 @@ async def test_detaching_is_not_offered(api: Api) -> None:
     server_id = await api.make()
     await api.refused(405, "POST", f"/servers/{server_id}/os-interface", {})
     await api.refused(405, "DELETE", f"/servers/{server_id}/os-interface/{PORT}")
-    await api.refused(404, "GET", f"/servers/{server_id}/os-security-groups")
     await api.refused(404, "GET", f"/servers/{server_id}/diagnostics")
 
 
