@@ -1,4 +1,4 @@
-"""The network agent of a host: wires plugged ports, keeps them wired, removes them. In which order is its loop's (agent_loops.py)."""
+"""The network agent of a host: wires plugged ports, keeps them wired, removes them. In which order is its loop's (agent_loops)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import structlog
 
 from pileus.bus import Bus
-from pileus.host.agent_loops import AgentLoop, Lanes, Serial
+from pileus.host.agent_loops import AgentLoop
 from pileus.host.chores import Chores
 from pileus.host.dhcp import Dhcp
+from pileus.host.lanes import Lanes
 from pileus.host.ports import Level, Ports, WireError
 from pileus.host.removals import Removals
 from pileus.host.reporter import FIRST_LIMIT
+from pileus.host.serial_loop import Serial
 from pileus.host.switch import Switch, SwitchError
 from pileus.messages import MembersChanged, PortLevel, PortsChanged, PortWiring, SecurityChanged
 from pileus.settings import Network
@@ -42,6 +44,7 @@ class Agent:
         self._loop = LOOPS[settings.agent_loop](self._ports, self._removals, settings)
         self._lost = asyncio.Event()
         self._chores = Chores()
+        self._learning = Chores()
 
     @property
     def levels(self) -> Mapping[str, Level]:
@@ -53,8 +56,8 @@ class Agent:
         self._switch.on_reset = self._reset
         self._lost.clear()
         self._loop.start(self._chores)
-        self._chores.start(self._ports.tunnels.run(), "agent-tunnels")
-        self._chores.start(self._ports.security.run(), "agent-security")
+        self._learning.start(self._ports.tunnels.run(), "agent-tunnels")
+        self._learning.start(self._ports.security.run(), "agent-security")
         if owned is None:
             self._chores.start(self._stand(), "agent-stand")
         else:
@@ -75,12 +78,14 @@ class Agent:
         """Stop working; ports stay as they are."""
         self._switch.on_reset = None
         await self._chores.close(patience=0)
+        await self._learning.close(patience=0)
 
     async def restart(self) -> None:
         """As if the agent's process had been ended and started: it forgets everything, reads what is plugged and wires it anew. Ports and
         removals stay; who wants a port wired meanwhile waits."""
         await self._chores.close(patience=0)
-        async with self._loop.alone():
+        async with self._loop.alone():  # wires under way end, so what they wait for must still be learned
+            await self._learning.close(patience=0)
             self._ports.forget_all()
             await self.start(None)
 

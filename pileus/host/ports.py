@@ -15,6 +15,7 @@ from pileus.host.locks import Locks
 from pileus.host.reporter import PAUSE, Reporter
 from pileus.host.security import SecurityGroups
 from pileus.host.switch import Switch, SwitchError, SwitchPort
+from pileus.host.switch_sets import SwitchSets
 from pileus.host.tunnels import Tunnels
 from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, PortLevel, PortWiring, from_host
 from pileus.metrics import AGENT_DETAILS
@@ -49,7 +50,8 @@ class Ports:
         self.levels: dict[str, Level] = {}
         self.wirings: dict[str, PortWiring] = {}
         self.tunnels = Tunnels(host, switch, bus, settings)
-        self.security = SecurityGroups(host, switch, bus, settings)
+        self.switch_sets = SwitchSets(switch)
+        self.security = SecurityGroups(host, self.switch_sets, bus, settings)
         self.reporter = Reporter(host, bus, settings)
         self._host = host
         self._switch = switch
@@ -65,7 +67,7 @@ class Ports:
         self.wirings.clear()
         self._standing.clear()
         self.tunnels = Tunnels(self._host, self._switch, self._bus, self._settings)
-        self.security = SecurityGroups(self._host, self._switch, self._bus, self._settings)
+        self.security = SecurityGroups(self._host, self.switch_sets, self._bus, self._settings)
 
     def expect(self, ports: Iterable[PortWiring]) -> None:
         """These will be wired soon: what they need to know is asked for meanwhile."""
@@ -90,7 +92,7 @@ class Ports:
     def reset(self) -> None:
         """The switch has lost its flows."""
         self._standing.clear()
-        self.security.reset()
+        self.switch_sets.reset()
 
     def is_wired(self, port: PortWiring) -> bool:
         """Just so, or at a later generation."""
@@ -165,7 +167,7 @@ class Ports:
             return
         await self._switch.wire(port, rules)
         self._standing.pop(port.port_id, None)
-        await self.security.wired(port.port_id, rules)
+        await self.switch_sets.wired(port.port_id, rules)
 
     async def _renew_rules(self, port_id: str) -> None:
         """Raises SwitchError."""
@@ -176,9 +178,9 @@ class Ports:
             if port is None or (port_id in self._standing and not self.security.is_known(port_id)):
                 return
             rules = self.security.rules(port)
-            if self.security.is_wired(port_id, rules):
+            if self.switch_sets.is_wired(port_id, rules):
                 return
-            await self.security.hold(port_id, rules)
+            await self.switch_sets.hold(port_id, rules)
             await self._switch.wire(port, rules)
             self._standing.pop(port_id, None)
-            await self.security.wired(port_id, rules)
+            await self.switch_sets.wired(port_id, rules)

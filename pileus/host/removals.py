@@ -67,7 +67,7 @@ class Removals:
         try:
             await self._dhcp.release(ids)
             await self._switch.unplug(ids, deletion=self._deletion)
-            await self._ports.security.gone(ids)
+            await self._ports.switch_sets.gone(ids)
         except (SwitchError, OSError) as error:
             log.warning("ports not removed, trying again", ports=len(ids), cause=str(error))
             return False

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
 from pileus.bus import Bus, BusError
-from pileus.host.locks import Locks
 from pileus.host.reporter import PAUSE, growing_limits
-from pileus.host.switch import Filter, Switch, SwitchError
+from pileus.host.switch import Filter, SwitchError
+from pileus.host.switch_sets import SwitchSets, named_by
 from pileus.host.tunnels import rounds
 from pileus.messages import (
     SECURITY,
@@ -72,11 +71,11 @@ class SecurityGroups:
     """`run` is its owner's to start. `news` is set when there is something that the switch must be told: `stale_ports` are those
     whose rules may be others now, and `tell_stale` tells the sets."""
 
-    def __init__(self, host: str, switch: Switch, bus: Bus, settings: Network) -> None:
+    def __init__(self, host: str, switch_sets: SwitchSets, bus: Bus, settings: Network) -> None:
         self.news = asyncio.Event()
         self.stale_ports: set[str] = set()
         self._host = host
-        self._switch = switch
+        self._switch_sets = switch_sets
         self._bus = bus
         self._settings = settings
         self._groups: dict[str, _Group] = {}
@@ -85,16 +84,8 @@ class SecurityGroups:
         self._filters: dict[tuple[str, ...], Filter] = {}
         self._asks = asyncio.Event()
         self._heard_of = False
-        # What the switch has been told. Flows of a port may name the sets of the rules that it had, as long as it is not known
-        # that it has others: `_held`.
-        self._locks = Locks()
-        self._wired: dict[str, Filter | None] = {}
-        self._told: dict[str, frozenset[str]] = {}
         self._stale_sets: set[str] = set()
-        self._held: dict[str, tuple[frozenset[str], ...]] = {}
-        self._uses: Counter[str] = Counter()
-        self._unused: set[str] = set()
-        self._resets = 0
+        switch_sets.follow(self._addresses_of)
 
     def enter(self, ports: Iterable[PortWiring]) -> None:
         """Ports that come here, or whose groups are others now: what is not known of these is asked for at once."""
@@ -111,7 +102,7 @@ class SecurityGroups:
                 self._groups[group_id].ports.add(port.port_id)
 
     def leave(self, port_ids: Iterable[str]) -> None:
-        """Ports that go; what is known of a group goes with its last one. Of the flows that they had, see `gone`."""
+        """Ports that go; what is known of a group goes with its last one."""
         for port_id in port_ids:
             self._leave(port_id, frozenset())
             self.stale_ports.discard(port_id)
@@ -123,16 +114,12 @@ class SecurityGroups:
         for group_id in self._ports.get(port.port_id, ()):
             await self._until_known(group_id)
         rules = self.rules(port)
-        await self.hold(port.port_id, rules)
+        await self._switch_sets.hold(port.port_id, rules)
         return rules, self.is_known(port.port_id)
 
     def is_known(self, port_id: str) -> bool:
         """Whether all that the port's rules rest on is."""
         return all(self._groups[group_id].known.is_set() for group_id in self._ports.get(port_id, ()))
-
-    def is_wired(self, port_id: str, rules: Filter | None) -> bool:
-        """Whether the port's flows stand for these rules."""
-        return port_id in self._wired and self._wired[port_id] == rules
 
     def rules(self, port: PortWiring) -> Filter | None:
         """What is known to pass, at this moment."""
@@ -146,56 +133,23 @@ class SecurityGroups:
             found = self._filters[key] = Filter(all(group.stateful for group in groups), tuple(rules))
         return found
 
-    async def hold(self, port_id: str, rules: Filter | None) -> None:
-        """Before a port is wired with these: the sets that they name stay, and are told where they were not. Raises SwitchError."""
-        named = _named(rules.rules) if rules is not None else frozenset[str]()
-        held = self._held.get(port_id, ())
-        if named not in held:
-            self._held[port_id] = (*held, named)
-            self._uses.update(named)
-        for set_id in sorted(named):
-            if set_id not in self._told:
-                await self._tell(set_id)
-
-    async def wired(self, port_id: str, rules: Filter | None) -> None:
-        """A port has been wired with these: what it had before is used by it no more."""
-        self._wired[port_id] = rules
-        self._release(port_id, _named(rules.rules) if rules is not None else frozenset())
-        await self._drop_unused()
-
     def look(self, port: PortWiring) -> None:
         """A port has just been wired: were its rules changed meanwhile?"""
-        if not self.is_wired(port.port_id, self.rules(port)):
+        if not self._switch_sets.is_wired(port.port_id, self.rules(port)):
             self.stale_ports.add(port.port_id)
             self.news.set()
-
-    async def gone(self, port_ids: Iterable[str]) -> None:
-        """The flows of these are gone from the switch: sets that no other port needs go, too."""
-        for port_id in port_ids:
-            self._wired.pop(port_id, None)
-            self._release(port_id, None)
-        await self._drop_unused()
-
-    def reset(self) -> None:
-        """The switch has lost its flows: whoever wires a port tells it the sets anew."""
-        self._resets += 1
-        self._wired.clear()
-        self._told.clear()
-        self._held.clear()
-        self._uses.clear()
-        self._unused.clear()
 
     async def tell_stale(self) -> bool:
         """Tell the switch the sets that have changed. False: it did not take some; they stay noted."""
         stale, self._stale_sets = self._stale_sets, set()
         for set_id in sorted(stale):
             try:
-                if set_id in self._told:
-                    await self._tell(set_id)
+                if self._switch_sets.is_told(set_id):  # others are told by whoever wires with them
+                    await self._switch_sets.tell(set_id)
             except SwitchError as error:
                 log.warning("the switch did not take a set of addresses, trying again", set=set_id, cause=str(error))
                 self._stale_sets.add(set_id)
-        await self._drop_unused()
+        await self._switch_sets.drop_unused()
         return not self._stale_sets
 
     async def changed(self, message: SecurityChanged) -> None:
@@ -258,7 +212,7 @@ class SecurityGroups:
         if told.stateful == group.stateful and set(told.rules) == set(group.rules):
             return
         group.stateful, group.rules = told.stateful, tuple(told.rules)
-        self._name(told.group_id, group, _named(group.rules))
+        self._name(told.group_id, group, named_by(group.rules))
         self._filters.clear()
         self.stale_ports |= group.ports
         self.news.set()
@@ -332,45 +286,9 @@ class SecurityGroups:
             self._sets[set_id].groups.discard(group_id)
             if not self._sets[set_id].groups:
                 del self._sets[set_id]
-                self._unused.add(set_id)
+                self._switch_sets.unnamed(set_id)
         group.named = named
 
-    def _release(self, port_id: str, kept: frozenset[str] | None) -> None:
-        for named in self._held.pop(port_id, ()):
-            if named == kept:
-                self._held[port_id] = (named,)
-                continue
-            self._uses.subtract(named)
-            self._unused |= {set_id for set_id in named if self._uses[set_id] <= 0}
-
-    async def _tell(self, set_id: str) -> None:
-        """What is known of a set, nothing where nothing is. Raises SwitchError."""
-        async with self._locks.of(set_id):
-            while True:
-                known, resets = self._sets.get(set_id), self._resets
-                addresses = frozenset(known.addresses) if known is not None else frozenset[str]()
-                if self._told.get(set_id) == addresses:
-                    return
-                await self._switch.address_set(set_id, addresses)
-                if resets == self._resets:
-                    self._told[set_id] = addresses
-
-    async def _drop_unused(self) -> None:
-        for set_id in sorted(self._unused):
-            async with self._locks.of(set_id):
-                self._unused.discard(set_id)
-                if set_id in self._sets or self._uses[set_id] > 0:
-                    continue
-                del self._uses[set_id]
-                if self._told.pop(set_id, None) is None:
-                    continue
-                try:
-                    await self._switch.drop_sets([set_id])
-                except SwitchError as error:
-                    log.warning("the switch did not drop a set of addresses, trying again", set=set_id, cause=str(error))
-                    self._told[set_id] = frozenset()
-                    self._unused.add(set_id)
-
-
-def _named(rules: Iterable[SecurityRule]) -> frozenset[str]:
-    return frozenset(rule.remote_set for rule in rules if rule.remote_set is not None)
+    def _addresses_of(self, set_id: str) -> set[str] | None:
+        known = self._sets.get(set_id)
+        return known.addresses if known is not None else None

@@ -12,8 +12,8 @@ import pytest
 from pileus import settings
 from pileus.bus.inprocess import InProcessBus
 from pileus.host.agent import Agent
-from pileus.host.agent_loops import Lanes
 from pileus.host.dhcp import SimulatedDhcp
+from pileus.host.lanes import Lanes
 from pileus.host.ports import WireError
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.messages import (

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from pileus.bus.inprocess import InProcessBus
 from pileus.host import security
-from pileus.host.agent_loops import Lanes
+from pileus.host.dhcp import SimulatedDhcp
+from pileus.host.lanes import Lanes
+from pileus.host.network_part import NetworkPart, NetworkParts
 from pileus.host.switch import Filter
 from pileus.host.switch.simulated import World
 from pileus.messages import AddressSet, GroupRules, PortsChanged, Security, SecurityChanged
-from tests.host.agents import PING, SSH, from_set, port, rig
+from pileus.settings import Settings, Simulated
+from tests.host.agents import PING, SSH, Control, Recorded, from_set, port, rig
 
 LOOPS = ["lanes", "serial"]
 
@@ -250,7 +254,7 @@ async def test_other_groups_of_a_port(loop: dict[str, Any]) -> None:
 
 
 async def test_what_the_switch_refuses_is_told_again(loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pileus.host.agent_loops.RETRY", 0.01)
+    monkeypatch.setattr("pileus.host.lanes.RETRY", 0.01)
     async with rig(**loop) as made:
         made.control.allow("web", from_set("web"))
         await made.wired(port("a", "web"))
@@ -319,3 +323,57 @@ async def test_a_group_and_its_set_stay_while_a_port_is_wired_with_them(loop: di
         await made.plugged(port("b", "web"))
         await asyncio.gather(made.agent.wire(port("b", "web")), made.agent.remove([port("a", "web")]))
         assert made.switch.world.sets == {"web": {"10.0.0.1"}}
+
+
+async def test_an_agent_that_starts_anew_drops_what_nobody_needs_any_more(loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lanes, "restart_spread", 0.02)
+    async with rig(**loop) as made:
+        made.control.allow("web", from_set("old"))
+        made.control.allow("db", from_set("db"))
+        await made.wired(port("a", "web"), port("b", "db"))
+        made.control.allow("web", from_set("new"))
+        await made.agent.restart()
+        await made.until(lambda: set(made.switch.world.sets) == {"new", "db"})
+        await made.passes("a", from_set("new"))
+        assert made.switch.world.named == {"a": {"new"}, "b": {"db"}}
+
+
+@pytest.mark.parametrize("loop_name", ["lanes", "serial"])
+async def test_rules_that_come_while_the_agent_starts_anew_reach_ports_that_are_being_wired(
+    loop_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lanes, "restart_spread", 0.02)
+    async with rig(silent=True, agent_loop=loop_name, polling_interval=0.01) as made:
+        made.control.allow("web", SSH)
+        await made.plugged(port("a", "web"))
+        wiring = asyncio.create_task(made.agent.wire(port("a", "web")))
+        await made.until(lambda: made.control.questions)
+        restarting = asyncio.create_task(made.agent.restart())
+        await asyncio.sleep(0.01)
+        made.control.security_answers.set()
+        async with asyncio.timeout(security.PATIENCE / 2):
+            await asyncio.gather(wiring, restarting)
+        await made.passes("a", SSH)
+
+
+@pytest.mark.parametrize("part", ["beside the compute side", "alone"])
+async def test_both_kinds_of_network_part_hear_of_changes(part: str) -> None:
+    bus, switch = InProcessBus(), Recorded(Simulated(), World())
+    control = Control(bus, switch)
+    control.allow("web", SSH)
+    network = NetworkPart("host", NetworkParts(switch, SimulatedDhcp()), bus, Settings())
+    if part == "alone":
+        await network.start()
+    else:
+        await network.open()
+        await network.adopt({})
+        await network.listen()
+    await switch.open_tap("a", 1500)
+    await switch.plug(port("a", "web"))
+    await network.agent.wire(port("a", "web"))
+    await control.hint(control.allow("web", PING))
+    async with asyncio.timeout(5):
+        while switch.filters["a"] != Filter(rules=(PING,)):
+            await asyncio.sleep(0.002)
+    await network.close()
+    await bus.close()

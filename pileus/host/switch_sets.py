@@ -1,0 +1,122 @@
+"""What the switch has been told of security groups: sets of addresses, and the rules that ports were wired with.
+
+A set must be there before flows of a port name it, and may go when no port's flows do any more. Flows may name the sets of all rules that
+a port was wired with since it is known what it has; so each port holds sets (`hold`) until it is wired with others (`wired`), or gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+
+import structlog
+
+from pileus.host.locks import Locks
+from pileus.host.switch import Filter, Switch, SwitchError
+from pileus.messages import SecurityRule
+
+log = structlog.get_logger(__name__)
+
+AddressesOf = Callable[[str], Collection[str] | None]
+"""What is known of a set; None: no group of a port here names it."""
+
+
+class SwitchSets:
+    """This is about the switch, not about what somebody knows: it stays when the agent forgets everything."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+        self._addresses_of: AddressesOf = lambda _: None
+        self._locks = Locks()
+        self._told: dict[str, frozenset[str]] = {}
+        self._wired: dict[str, Filter | None] = {}
+        self._held: dict[str, tuple[frozenset[str], ...]] = {}
+        self._uses: Counter[str] = Counter()
+        self._unused: set[str] = set()
+        self._resets = 0
+
+    def follow(self, addresses_of: AddressesOf) -> None:
+        """From now on this is what is known; sets of before that nobody will need go."""
+        self._addresses_of = addresses_of
+        self._unused |= self._told.keys()
+
+    def is_told(self, set_id: str) -> bool:
+        return set_id in self._told
+
+    def is_wired(self, port_id: str, rules: Filter | None) -> bool:
+        """Whether the port's flows stand for these rules."""
+        return port_id in self._wired and self._wired[port_id] == rules
+
+    async def hold(self, port_id: str, rules: Filter | None) -> None:
+        """Before a port is wired with these: the sets that they name stay, and are told where they were not. Raises SwitchError."""
+        named = named_by(rules.rules) if rules is not None else frozenset[str]()
+        held = self._held.get(port_id, ())
+        if named not in held:
+            self._held[port_id] = (*held, named)
+            self._uses.update(named)
+        for set_id in sorted(named):
+            if set_id not in self._told:
+                await self.tell(set_id)
+
+    async def wired(self, port_id: str, rules: Filter | None) -> None:
+        """A port has been wired with these: what it had before is used by it no more."""
+        self._wired[port_id] = rules
+        self._release(port_id, named_by(rules.rules) if rules is not None else frozenset())
+        await self.drop_unused()
+
+    async def gone(self, port_ids: Iterable[str]) -> None:
+        """The flows of these are gone from the switch: sets that no other port needs go, too."""
+        for port_id in port_ids:
+            self._wired.pop(port_id, None)
+            self._release(port_id, None)
+        await self.drop_unused()
+
+    def reset(self) -> None:
+        """The switch has lost its flows: whoever wires a port tells it the sets anew."""
+        self._resets += 1
+        for lost in (self._told, self._wired, self._held, self._uses, self._unused):
+            lost.clear()
+
+    async def tell(self, set_id: str) -> None:
+        """What is known of a set, nothing where nothing is. Raises SwitchError."""
+        async with self._locks.of(set_id):
+            while True:
+                resets, addresses = self._resets, frozenset(self._addresses_of(set_id) or ())
+                if self._told.get(set_id) == addresses:
+                    return
+                await self._switch.address_set(set_id, addresses)
+                if resets == self._resets:
+                    self._told[set_id] = addresses
+
+    def unnamed(self, set_id: str) -> None:
+        """No group names it any more; the next `drop_unused` sees whether a port's flows do."""
+        self._unused.add(set_id)
+
+    async def drop_unused(self) -> None:
+        for set_id in sorted(self._unused):
+            async with self._locks.of(set_id):
+                self._unused.discard(set_id)
+                if self._uses[set_id] > 0 or self._addresses_of(set_id) is not None:
+                    continue
+                del self._uses[set_id]
+                if self._told.pop(set_id, None) is None:
+                    continue
+                try:
+                    await self._switch.drop_sets([set_id])
+                except SwitchError as error:
+                    log.warning("the switch did not drop a set of addresses, trying again", set=set_id, cause=str(error))
+                    self._told[set_id] = frozenset()
+                    self._unused.add(set_id)
+
+    def _release(self, port_id: str, kept: frozenset[str] | None) -> None:
+        for named in self._held.pop(port_id, ()):
+            if named == kept:
+                self._held[port_id] = (named,)
+                continue
+            self._uses.subtract(named)
+            self._unused |= {set_id for set_id in named if self._uses[set_id] <= 0}
+
+
+def named_by(rules: Iterable[SecurityRule]) -> frozenset[str]:
+    """The sets that rules name."""
+    return frozenset(rule.remote_set for rule in rules if rule.remote_set is not None)
