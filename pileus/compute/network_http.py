@@ -43,8 +43,6 @@ class HttpNetwork:
 
     addresses_together = 1
 
-    addresses_together = 1
-
     def __init__(self, rest: Rest, *, only_ours: bool = False) -> None:
         self._api = NeutronApi(rest)
         self._base = rest.base

@@ -31,7 +31,7 @@ from tests.engines.postgresql import PostgresServer
 ENGINES = ("sqlite", "postgresql")
 JSON: dict[str, Any] = {"json_serializer": json_dumps, "json_deserializer": json_loads}
 
-ONCE = ("test_fuzz", "test_sdk", "test_microversions")
+ONCE = ("test_fuzz", "test_sdk", "test_microversions", "test_network_client_contract", "test_network_http", "test_nova_calls")
 
 AnyStore = SqliteStore | PostgresStore
 

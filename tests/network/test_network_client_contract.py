@@ -1,8 +1,10 @@
-"""The network service as compute sees it: one contract, in process and over HTTP (against our own network API)."""
+"""The network service as compute sees it: one contract, in process and over HTTP: against our own network API, and against the same as
+if it were another's, whose ports do not say which of their bindings they speak of."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,14 +33,29 @@ async def service_token() -> str:
     return "service"
 
 
-@pytest.fixture(params=["in process", "http"])
+class Foreign(httpx.AsyncBaseTransport):
+    """What an ordinary Neutron answers: no generations of ours."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await self._inner.handle_async_request(request)
+        text = re.sub(rb',"generation":[0-9]+', b"", await answer.aread())
+        return httpx.Response(answer.status_code, content=text)
+
+
+@pytest.fixture(params=["in process", "http", "foreign"])
 async def client(request: pytest.FixtureRequest, network: Network) -> AsyncIterator[NetworkClient]:
     if request.param == "in process":
         yield InProcessNetwork(network.store, network.config)
         return
-    app = face(network, authenticate, "http://pileus/identity", "http://pileus", Limits(max_limit=50))
-    rest = Rest("http://pileus", OwnTokens(service_token), name="Neutron", limit=10, transport=httpx.ASGITransport(app))
-    http = HttpNetwork(rest, only_ours=True)
+    transport: httpx.AsyncBaseTransport = httpx.ASGITransport(
+        face(network, authenticate, "http://pileus/identity", "http://pileus", Limits(max_limit=50))
+    )
+    ours = request.param == "http"
+    rest = Rest("http://pileus", OwnTokens(service_token), name="Neutron", limit=10, transport=transport if ours else Foreign(transport))
+    http = HttpNetwork(rest, only_ours=ours)
     yield http
     await http.close()
 
