@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -67,20 +68,28 @@ MEND = "ip addr del 10.0.7.7/20 dev eth0; ip link set eth0 down; ip link set eth
 @pytest.mark.parametrize("what", FORGE)
 def test_what_a_guest_forges_does_not_get_out(cloud: Rig, neighbours: Neighbours, what: str) -> None:
     """And it would, without port security: so it is the switch that stops it, told while the guest runs."""
-    [port] = cloud.ports(neighbours.a)
+    [port], [other] = cloud.ports(neighbours.a), cloud.ports(neighbours.b)
+
+    def secure(port: dict[str, Any], *, secured: bool) -> None:
+        """Port security and security groups come and go together."""
+        groups = port["security_groups"] if secured else []
+        change = {"port_security_enabled": secured, "security_groups": groups}
+        cloud.call("PUT", f"/network/v2.0/ports/{port['id']}", {"port": change})
 
     def forged(*, secured: bool) -> bool:
-        cloud.call("PUT", f"/network/v2.0/ports/{port['id']}", {"port": {"port_security_enabled": secured}})
+        secure(port, secured=secured)
         with cloud.console(neighbours.a) as console:
             try:
                 return console.run(FORGE[what].format(other=neighbours.b_address))[0] == 0
             finally:
                 console.run(MEND.format(mac=port["mac_address"]))
 
+    secure(other, secured=False)  # or its groups would stop what the sender's port does not
     try:
         until(lambda: forged(secured=False))
     finally:
-        cloud.call("PUT", f"/network/v2.0/ports/{port['id']}", {"port": {"port_security_enabled": True}})
+        for one in (port, other):
+            secure(one, secured=True)
     with cloud.console(neighbours.b) as console:
         console.run("ip neigh flush dev eth0")
     until(lambda: not forged(secured=True))
