@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+from sqlalchemy import select
+
 from pileus.compute import actions, admission, creation, leases, outcomes, servers
 from pileus.compute.creation import Creation, NewServer
 from pileus.compute.tables import hosts
@@ -47,6 +50,24 @@ async def test_a_host_tells_of_its_own_steps(tmp_path: Path) -> None:
     assert done["state"] == "done"
     reported = done["stamps"].pop("reported")
     assert reported > 3.0 and done["stamps"] == {**before["stamps"], "plugged": 5.0, "resumed": 6.0}
+    await store.close()
+
+
+@pytest.mark.parametrize(("hold", "state", "building"), [(False, "parked", 0), (True, "sent", 1)])
+async def test_a_build_that_waits_for_its_network_gives_its_place_back_unless_it_holds_it(
+    tmp_path: Path, hold: bool, state: str, building: int
+) -> None:
+    store = SqliteStore.open(tmp_path / "one.db")
+    server = await store.write(sent)
+    message = Progress(server["id"], "h1", server["generation"], {"paused": 6.0}, "signalled")
+    assert await store.write(outcomes.progress, message, hold=hold) is not hold
+    action = await store.read(actions.open_of, server["id"])
+    assert action is not None
+    assert (action["state"], action["details"]["waits_for"], action["stamps"]["paused"]) == (state, "signalled", 6.0)
+    assert await store.read(lambda tx: tx.execute(select(hosts.c.building)).scalar_one()) == building
+    told = Observed(server["id"], "h1", server["generation"], "running", stamps={})
+    await store.write(outcomes.take, told)
+    assert await store.read(lambda tx: tx.execute(select(hosts.c.building)).scalar_one()) == 0
     await store.close()
 
 

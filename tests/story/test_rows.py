@@ -12,11 +12,14 @@ import pytest
 from sqlalchemy import select
 
 from pileus.clients.compute import ExternalEvent
+from pileus.clients.network import RequestedNic
+from pileus.compute.creation import NewServer
 from pileus.compute.external_events import Event, deliver
 from pileus.messages import DETAILS, LEVELS
 from pileus.network.tables import ports
+from pileus.operator_api import _waiting
 from pileus.store.sql import rows
-from tests.boot.cloudlet import USER, Cloudlet
+from tests.boot.cloudlet import FLAVOR, USER, Cloudlet
 from tests.story.stage import PROFILES, Rest, Wire, all_active, chosen, play, state_after, steps, took
 
 both = pytest.mark.parametrize("profile", PROFILES)
@@ -59,6 +62,41 @@ def test_1_a_host_is_chosen_then_built_on(stage: Acts, profile: str) -> None:
         assert len({(await cloud.server(server_id))["host"] for server_id in ids}) == 3
 
     stage.play(profile, work, hosts=3)
+
+
+@both
+def test_1_whoever_needs_a_busy_host_waits_for_it(stage: Acts, profile: str) -> None:
+    """Builds end; only what fits nowhere fails at once in the story."""
+
+    async def work(cloud: Cloudlet) -> None:
+        made = []
+        for name in ("one", "two"):
+            wanted = NewServer(name=name, flavor=FLAVOR, nics=[], forced_host="host-0")
+            made += await cloud.compute.create(USER, wanted, [RequestedNic(network_id=cloud.net)], count=1)
+        one, two = (row["id"] for row in made)
+        await asyncio.sleep(2)
+        action = await cloud.last_action(two)
+        assert action["state"] == "blocked"
+        assert "1 building 1 servers already" in str(_waiting(action, "", 0))
+        await all_active(cloud, [one, two], 120)
+        assert {(await cloud.server(each))["host"] for each in (one, two)} == {"host-0"}
+
+    stage.play(profile, work, {"compute.max_concurrent_builds": 1, "simulated.start": 10.0}, hosts=2)
+
+
+@both
+def test_1_what_fits_nowhere(stage: Acts, profile: str) -> None:
+    async def work(cloud: Cloudlet) -> str:
+        [first] = await cloud.create()
+        await all_active(cloud, [first], 60)
+        [second] = await cloud.create()
+        state = await state_after(cloud, second, 30)
+        if state == "building":
+            await cloud.compute.act(USER, first, "delete")
+            await all_active(cloud, [second], 60)
+        return state
+
+    assert stage.play(profile, work, {"simulated.memory_mb": 700}) == ("error" if profile == "story" else "building")
 
 
 # 2: QEMU process started, TAP created, guest left paused
@@ -263,7 +301,7 @@ class Reads:
     [
         ("story", {}, (9, 11), (110, 130)),
         ("story", {"compute.heal_instance_info_cache_interval": 600.0}, (1, 1), (12, 12)),
-        ("story", {"compute.heal_scope": "one"}, (1, 4), (27, 33)),
+        ("story", {"compute.heal_scope": "one"}, (0, 10), (27, 33)),
         ("story", {"compute.heal_instance_info_cache_interval": 0.0}, (0, 0), (0, 0)),
         ("default", {}, (0, 1), (3, 3)),
         ("default", {"compute.heal_scope": "all"}, (1, 1), (12, 12)),
@@ -319,7 +357,7 @@ def test_8_addresses_are_served_from_the_cache_and_follow_what_changes(stage: Ac
         reads = Reads(cloud)
         assert (await reads.during(10))[server_id] == 1
 
-    stage.play(profile, work)
+    stage.play(profile, work, {"compute.heal_instance_info_cache_interval": 0.0})
 
 
 # 11: deletion of flows
