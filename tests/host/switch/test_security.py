@@ -14,10 +14,12 @@ import msgspec
 import pytest
 
 from pileus.host.switch import Filter
-from pileus.messages import FixedIP, PortWiring, SecurityRule
+from pileus.messages import AddressPair, FixedIP, PortWiring, SecurityRule
+from pileus.settings import Host
 from tests.host.switch import frames
 from tests.host.switch.frames import ACK, SYN, SYN_ACK, arp, received_until, send, tcp, udp
 from tests.host.switch.rigs import OvsRig, network, tap, wiring
+from tests.host.switch.test_openvswitch import SERVER_MAC, Wire, serve_one
 from tests.host.switch.test_packets import ALLOWED, FORBIDDEN
 from tests.host.switch.underlays import Hosts
 
@@ -332,6 +334,64 @@ async def test_without_a_rule_a_guest_has_what_every_guest_needs(ovs: OvsRig) ->
     assert not await router.reaches(a, udp(MAC[4], A, IP[4], IP_A))
     # A DHCP server is none that is not this host's own.
     assert not await router.reaches(a, udp(MAC[4], A, IP[4], IP_A, ports=(67, 68)))
+
+
+async def test_without_a_rule_a_guest_has_its_address_by_dhcp(ovs: OvsRig) -> None:
+    one, namespace = network(), ovs.namespace()
+    device = await ovs.switch.dhcp_device(one, namespace, SERVER_MAC, 1400)
+    for stateful in (True, False):
+        a = await guest(ovs, 1, one, Filter(stateful=stateful))
+        await serve_one(namespace, device, a.fd)
+        await ovs.switch.unplug([a.port.port_id])
+
+
+async def test_answers_come_back_from_the_physical_network(tmp_path: Path) -> None:
+    wire, far = Wire(), MAC[4]
+    rig = OvsRig(tmp_path / "switch", Host(bridge_mappings={"physnet": wire.device}))
+    try:
+        await rig.open()
+        a = await guest(rig, 1, network(), SENDS, network_type="vlan", physical_network="physnet", segmentation_id=100)
+        question, answer = udp(A, far, IP_A, IP[4], ports=(4000, 53)), udp(far, A, IP[4], IP_A, ports=(53, 4000))
+        end = itertools.count(10)
+
+        async def comes(frame: bytes) -> bool:
+            send(wire.fd, frames.tagged(frame, 100))
+            last = [arp(far, IP[4], f"198.18.0.{next(end)}") for _ in range(2)]
+            heard = []
+            for one in last:
+                send(wire.fd, frames.tagged(one, 100))
+                heard += await received_until(a.fd, one)
+            return frame in heard
+
+        assert not await comes(answer)
+        await frames.pass_soon(a.fd, wire.fd, question, arrives=frames.tagged(question, 100))
+        assert await comes(answer)
+        assert not await comes(udp(far, A, IP[4], IP_A, ports=(54, 4000)))
+    finally:
+        await rig.close()
+        wire.close()
+
+
+async def test_pairs_of_addresses_are_filtered_as_their_port_is(ovs: OvsRig) -> None:
+    one, shared = network(), "00:00:5e:00:01:01"
+    web = takes(rule(protocol=UDP, port_min=80, port_max=80), *EGRESS)
+    a = await guest(ovs, 1, one, web, allowed_pairs=[AddressPair("192.0.2.100", shared)])
+    b = await guest(ovs, 2, one, SENDS)
+    assert await b.reaches(a, udp(B, shared, IP_B, "192.0.2.100", ports=(9, 80)))
+    assert not await b.reaches(a, udp(B, shared, IP_B, "192.0.2.100", ports=(9, 81)))
+    assert await a.reaches(b, udp(shared, B, "192.0.2.100", IP_B, ports=(80, 9)))  # the answer
+    assert not await a.reaches(b, udp(shared, B, "192.0.2.100", IP_B, ports=(80, 10)))
+
+
+async def test_a_network_knows_nothing_of_the_connections_of_another_that_had_its_tag(ovs: OvsRig) -> None:
+    first, second = network(), network()
+    answer = udp(B, A, IP_B, IP_A, ports=(53, 40000))
+    for one, known in ((first, True), (second, False)):
+        a, b = await guest(ovs, 1, one, SENDS), await guest(ovs, 2, one, takes(*INGRESS))
+        if known:
+            assert await a.reaches(b, to_b(53))
+        assert await b.reaches(a, answer) == known
+        await ovs.switch.unplug([a.port.port_id, b.port.port_id])
 
 
 async def test_rules_that_let_all_pass_let_nobody_be_another(ovs: OvsRig) -> None:
