@@ -71,7 +71,7 @@ class Services:
         if not self.base_url:
             raise StartupError("with compute.plug_signal = callback the network service calls the compute API: set api.public_url")
         own = OwnTokens(self.identity.service_token)
-        return HttpComputeEvents(Rest(f"{self.base_url}/compute/v2.1", own, name="compute", limit=network.notify_timeout))
+        return HttpComputeEvents(Rest(f"{self.base_url}/compute/v2.1", own, name="compute", limit=network.notify_timeout, ca=auth.ca))
 
 
 def assemble(settings: Settings, state: Path, store: Store, bus: Bus, base_url: str) -> Services:
