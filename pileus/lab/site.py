@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import secrets
 import shutil
 import signal
@@ -23,7 +24,7 @@ import asyncpg
 from pileus.errors import StartupError
 from pileus.lab import proxy
 from pileus.lab.cases import WORKERS, Case, of_role
-from pileus.lab.nats import NatsServer, free_port
+from pileus.lab.nats import NatsServer
 from pileus.lab.postgresql import PostgresServer
 from pileus.lab.processes import Process, environment
 from pileus.lab.wire import Reply, Wire
@@ -32,12 +33,14 @@ LIMIT = 300.0
 """Seconds in which anything of the setting up must be done."""
 ROLES = ("api", "network-api", "worker", "network-rpc")
 """Those that know the database."""
-API_WORKERS = 2
+API_WORKERS = 4
 """Processes of the network API, each with a pool of its own (Neutron's `api_workers`)."""
 FACES = "identity,compute,image,placement"
 UNLIMITED = {f"quota.{name}": -1 for name in ("instances", "cores", "ram", "network", "subnet", "port", "security_group_rule")}
 BATCH = 50
 """Servers of one request when a population is made."""
+LISTENING = (15_000, 32_000)
+"""Ports that a site's processes listen on."""
 QUIET = 0.05
 """Cores that processes at rest use at most."""
 TEMPLATE = "lab_template"
@@ -124,8 +127,8 @@ class Site:
         self.database: asyncpg.Pool[Any]
         self._settings = dict(settings or {})
         self._round_trip = ground.size.round_trip if far else 0.0
-        self._nats = NatsServer(self.folder / "nats", tied=True)
-        self._api, self._network_api = free_port(), free_port()
+        self._nats = NatsServer(self.folder / "nats", port=free_ports(1), tied=True)
+        self._api, self._network_api = free_ports(1), free_ports(1)
         self._entered = contextlib.AsyncExitStack()
 
     @property
@@ -348,18 +351,26 @@ class Site:
                 await asyncio.sleep(0.1)
 
 
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> int:
-    """The first of so many free ports in a row."""
-    for _ in range(100):
-        first = free_port()
-        with contextlib.ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.create_server(("127.0.0.1", port)))
-            except (OSError, OverflowError):
-                continue
+    """The first of so many free ports in a row: below those that outgoing connections get, and none that was given before."""
+    for _ in range(1000):
+        first = random.randrange(*LISTENING)  # noqa: S311 - no secret
+        ports = range(first, first + count)
+        if _given.isdisjoint(ports) and all(map(_is_free, ports)):
+            _given.update(ports)
             return first
     raise StartupError(f"no {count} ports in a row are free on this machine")
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 async def _upgrade(folder: Path, url: str) -> None:

@@ -1,0 +1,83 @@
+"""What the processes of a site tell Prometheus, read twice and subtracted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+
+from pileus.lab.site import Site
+from pileus.lab.wire import Wire
+
+Sample = dict[str, float]
+"""A series with its labels → value, all processes of a role together."""
+
+_LINE = re.compile(r"^(\w+)(\{[^}]*\})? (\S+)$")
+WAITS = {
+    "pool_wait_s": (("network-rpc", "network-api"), "pileus_db_wait_seconds"),
+    "rpc_details_s": (("hosts",), "pileus_agent_details_seconds"),
+    "rpc_report_s": (("hosts",), "pileus_agent_report_seconds"),
+    "agent_turn_s": (("hosts",), "pileus_agent_turn_seconds"),
+    "wire_wait_s": (("hosts",), "pileus_agent_wire_wait_seconds"),
+}
+"""Figure → whose histogram it is the mean of."""
+HEALED = 'pileus_compute_cache_reads_total{outcome="read",why="healing"}'
+BLOCKED = "pileus_agent_blocked_seconds_total"
+
+
+async def read(site: Site) -> dict[str, Sample]:
+    """Role → sample. A process that does not answer is left out."""
+    roles = list(site.metrics)
+    found = await asyncio.gather(*[_of(site.metrics[role]) for role in roles])
+    return dict(zip(roles, found, strict=True))
+
+
+async def _of(ports: Sequence[int]) -> Sample:
+    whole: Sample = {}
+    for text in await asyncio.gather(*[_text(port) for port in ports]):
+        for name, value in parsed(text).items():
+            whole[name] = whole.get(name, 0.0) + value
+    return whole
+
+
+async def _text(port: int) -> str:
+    wire = Wire("127.0.0.1", port, "none")
+    try:
+        async with asyncio.timeout(10):
+            return (await wire.request("GET", "/metrics")).body.decode()
+    except OSError:
+        return ""
+    finally:
+        wire.close()
+
+
+def parsed(text: str) -> Sample:
+    found: Sample = {}
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match is not None:
+            name, labels, value = match.groups()
+            inner = ",".join(sorted((labels or "").strip("{}").split(","))) if labels else ""
+            found[f"{name}{{{inner}}}" if inner else name] = float(value)
+    return found
+
+
+def figures(before: Mapping[str, Sample], after: Mapping[str, Sample], *, seconds: float, hosts: int, heal_requests: float) -> Sample:
+    """What the parts measured between two samples. `seconds` passed; `heal_requests`: REST requests of healing one server."""
+
+    def delta(role: str, name: str) -> float:
+        return max(0.0, after.get(role, {}).get(name, 0.0) - before.get(role, {}).get(name, 0.0))
+
+    found: Sample = {}
+    for figure, (roles, name) in WAITS.items():
+        count = sum(delta(role, f"{name}_count") for role in roles)
+        if count:
+            found[figure] = sum(delta(role, f"{name}_sum") for role in roles) / count
+    if "rpc_details_s" in found or "rpc_report_s" in found:
+        found["rpc_wait_s"] = found.get("rpc_details_s", 0.0) + found.get("rpc_report_s", 0.0)
+    minutes = max(seconds, 1e-9) / 60
+    found["agent_blocked_s"] = delta("hosts", BLOCKED) / hosts / minutes
+    healed = delta("worker", HEALED) / minutes
+    found["healed_per_min"] = healed
+    found["heal_requests_per_min"] = healed * heal_requests
+    return found
