@@ -13,6 +13,71 @@ JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="W
 HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report: one page that loads nothing.")]
 
 
+QUICK_TIMEOUT, QUICK_CASES = 12.0, "start,rpc,all,default"
+
+
+@app.command("story")
+def lab_story(
+    plug_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=2, help="compute.vif_plugging_timeout; how long loads go on is chosen by it.")
+    ] = 300.0,
+    cases: Annotated[str, typer.Option(metavar="NAME,…", help="Which cases, in this order [default: all; `list` lists them].")] = "",
+    hosts: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Hollow hosts [default: 0.7 for each second of that timeout].")
+    ] = None,
+    servers: Annotated[int, typer.Option(metavar="N", min=20, help="The standing population.")] = 400,
+    round_trip: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, max=1, help="Added to each round trip to database and REST.")
+    ] = 0.001,
+    rung: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=1, help="For how long each load is held [default: the plug timeout].")
+    ] = None,
+    together: Annotated[int, typer.Option(metavar="N", min=1, max=8, help="Cases at once, where waiting is the limit.")] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"A look: plug timeout {QUICK_TIMEOUT:g} s, cases {QUICK_CASES}. The report says so.")
+    ] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What a real switch's steps take [default: this user's, else what came with us].")
+    ] = None,
+    json: JsonFile = None,
+    html: HtmlFile = None,
+) -> None:
+    """The story, told by figures. Each of its settings predicted, then measured on real processes."""
+    from pileus.cli import story
+
+    if cases == "list":
+        story.show_cases()
+        return
+    names = [name.strip() for name in (cases or (QUICK_CASES if quick else "")).split(",") if name.strip()]
+    story.run_story(
+        story.options(
+            names,
+            plug_timeout=QUICK_TIMEOUT if quick else plug_timeout,
+            hosts=hosts,
+            servers=servers,
+            round_trip=round_trip,
+            rung=rung,
+            together=together,
+        ),
+        calibration,
+        json=json,
+        html=html,
+    )
+
+
+@app.command("calibrate")
+def lab_calibrate(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Where it goes [default: pileus/calibration.json in the user's state folder]."),
+    ] = None,
+) -> None:
+    """What a real switch's steps take here. For the simulated ones of `story`; root and Open vSwitch are needed."""
+    from pileus.cli.story import run_calibrate
+
+    run_calibrate(output)
+
+
 @app.command("storm")
 def lab_storm(
     os_cloud: Annotated[
