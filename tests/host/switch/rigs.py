@@ -102,10 +102,19 @@ class OvsRig:
 
     async def settled(self) -> None:
         """The switch's cache of paths is as its tables are: it follows them by milliseconds."""
+        await self._appctl("revalidator/purge")
+
+    async def connections(self) -> str:
+        """Those that conntrack keeps, one a line."""
+        return await self._appctl("dpctl/dump-conntrack")
+
+    async def _appctl(self, command: str) -> str:
         control = self.folder / f"ovs-vswitchd.{pid_of(self.folder, 'ovs-vswitchd')}.ctl"
-        process = await asyncio.create_subprocess_exec("ovs-appctl", "-t", control, "revalidator/purge", stdout=asyncio.subprocess.DEVNULL)
+        process = await asyncio.create_subprocess_exec("ovs-appctl", "-t", control, command, stdout=asyncio.subprocess.PIPE)
         async with asyncio.timeout(LIMIT):
-            assert await process.wait() == 0
+            output, _ = await process.communicate()
+        assert process.returncode == 0
+        return output.decode()
 
     async def delete_device(self, name: str) -> None:
         inside = privileged.Namespace(namespace_name(self.folder))

@@ -304,6 +304,14 @@ async def test_fragments_pass_where_their_datagram_does(ovs: OvsRig, stateful: b
         assert [piece in b.heard for piece in pieces][: None if passes else 1] == [passes] * (3 if passes else 1)
 
 
+async def test_what_belongs_to_no_connection_is_dropped(ovs: OvsRig) -> None:
+    one = network()
+    a, b = [await guest(ovs, number, one, OPEN) for number in (1, 2)]
+    whole = tcp(A, B, IP_A, IP_B, ports=(4000, 80), flags=SYN, at=(1, 0), data=b"with a sum")
+    assert not await a.reaches(b, whole[:-1] + b"?")
+    assert await a.reaches(b, whole)
+
+
 async def test_floods_are_judged_at_each_receiver(ovs: OvsRig) -> None:
     one = network()
     router = await guest(ovs, 4, one, None, port_security=False)
@@ -367,6 +375,11 @@ async def test_answers_come_back_from_the_physical_network(tmp_path: Path) -> No
         await frames.pass_soon(a.fd, wire.fd, question, arrives=frames.tagged(question, 100))
         assert await comes(answer)
         assert not await comes(udp(far, A, IP[4], IP_A, ports=(54, 4000)))
+        # Nothing answers what is for all.
+        call = udp(A, "01:00:5e:00:00:fb", IP_A, "224.0.0.251", ports=(5353, 5353))
+        await frames.pass_soon(a.fd, wire.fd, call, arrives=frames.tagged(call, 100))
+        known = await rig.connections()
+        assert f"dst={IP[4]}" in known and "224.0.0.251" not in known
     finally:
         await rig.close()
         wire.close()
@@ -386,7 +399,9 @@ async def test_pairs_of_addresses_are_filtered_as_their_port_is(ovs: OvsRig) -> 
 async def test_a_network_knows_nothing_of_the_connections_of_another_that_had_its_tag(ovs: OvsRig) -> None:
     first, second = network(), network()
     answer = udp(B, A, IP_B, IP_A, ports=(53, 40000))
+    tags = ovs.switch._database.tags
     for one, known in ((first, True), (second, False)):
+        tags._next = 9  # the next free one rests for a while otherwise
         a, b = await guest(ovs, 1, one, SENDS), await guest(ovs, 2, one, takes(*INGRESS))
         if known:
             assert await a.reaches(b, to_b(53))
