@@ -12,6 +12,11 @@ DB_WAIT = Histogram(
     "How long a transaction waited for a database connection of this process.",
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0),
 )
+DB_RUN = Histogram(
+    "pileus_db_run_seconds",
+    "How long a transaction had its connection, from its turn to its answer.",
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0),
+)
 DB_TIMEOUTS = Counter("pileus_db_wait_timeouts", "Transactions refused because no connection was free within database.pool_timeout.")
 DB_RETRIES = Counter("pileus_db_retries", "Transactions that were tried again.", ["why"])
 DB_POOL_SIZE = Gauge("pileus_db_pool_size", "Most database connections of this process (database.max_pool_size).")
@@ -20,6 +25,21 @@ DB_WAITING = Gauge("pileus_db_waiting", "Transactions that wait for a database c
 BUS_LOST = Counter("pileus_bus_messages_lost_total", "Messages that found a full buffer.", ["where"])
 for _where in ("subscription", "connection"):
     BUS_LOST.labels(_where)  # so that it is shown before the first is lost
+RPC_WAIT = Histogram(
+    "pileus_network_rpc_wait_seconds",
+    "How long an agent's request waited in this process until it began with it.",
+    ["call"],
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0),
+)
+RPC_SECONDS = Histogram(
+    "pileus_network_rpc_seconds",
+    "How long this process took for an agent's request, from its beginning to the answer.",
+    ["call"],
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0),
+)
+RPC_AT_ONCE = Gauge(
+    "pileus_network_rpc_at_once", "Requests of each call that this process works on at once (network.executor_thread_pool_size)."
+)
 NETWORK_EVENTS_DROPPED = Counter(
     "pileus_network_events_dropped", "Events for the compute API that were given up after about a second (network.notify = once)."
 )
@@ -40,6 +60,11 @@ CACHE_READS = Counter(
     "pileus_compute_cache_reads",
     "Servers whose network info cache was read anew, or was not since the network service did not answer (why: event, healing).",
     ["why", "outcome"],
+)
+CACHE_SECONDS = Counter(
+    "pileus_compute_cache_read_seconds",
+    "Seconds spent waiting for the network service's answers to such reads (why: event, healing).",
+    ["why"],
 )
 CACHE_LATE = Counter("pileus_compute_heals_late", "Servers that were healed later than a fifth of the interval after their time.")
 AGENT_BLOCKED = Counter("pileus_agent_blocked_seconds", "Seconds in which an agent of this process did nothing but remove ports.")

@@ -8,12 +8,17 @@ another one is dropped and logged (`check_sender`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 from pileus.messages import token
 
 M = TypeVar("M")
 R = TypeVar("R")
+
+
+WAITED: ContextVar[float] = ContextVar("WAITED", default=0.0)
+"""Seconds that the message which is being handled waited in this process, behind others of its subscription."""
 
 
 class BusError(Exception):

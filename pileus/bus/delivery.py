@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import msgspec
 import structlog
 
-from pileus.bus import BusError, M, R, RemoteError, WrongSender, check_sender
+from pileus.bus import WAITED, BusError, M, R, RemoteError, WrongSender, check_sender
 
 log = structlog.get_logger(__name__)
 Item = TypeVar("Item")
@@ -34,7 +35,7 @@ class Delivery(Generic[Item]):
         self.lost = 0
         self._handle = handle
         self._concurrency = concurrency
-        self._waiting: asyncio.Queue[tuple[Item, int]] = asyncio.Queue(BUFFER)
+        self._waiting: asyncio.Queue[tuple[Item, int, float]] = asyncio.Queue(BUFFER)
         self._bytes = 0
         self._idle = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -49,7 +50,7 @@ class Delivery(Generic[Item]):
             count_lost("subscription")
             return
         self._bytes += size
-        self._waiting.put_nowait((item, size))
+        self._waiting.put_nowait((item, size, time.perf_counter()))
         if self._waiting.qsize() > self._idle and len(self._tasks) < self._concurrency:
             self._tasks.append(asyncio.create_task(self._run(), name="bus-subscriber"))
 
@@ -64,10 +65,11 @@ class Delivery(Generic[Item]):
         while True:
             self._idle += 1
             try:
-                item, size = await self._waiting.get()
+                item, size, came = await self._waiting.get()
             finally:
                 self._idle -= 1
             self._bytes -= size
+            WAITED.set(time.perf_counter() - came)
             await self._handle(item)
 
 

@@ -54,6 +54,13 @@ class Figures:
             metrics.CACHE_READS.labels(why, "failed").inc(failed)
             metrics.CACHE_LATE.inc(late)
 
+    def asked(self, why: str, seconds: float) -> None:
+        """For so long the network service's answer was waited for."""
+        if self.shown:
+            from pileus import metrics
+
+            metrics.CACHE_SECONDS.labels(why).inc(seconds)
+
     def creates(self, counts: Mapping[str, int]) -> None:
         """How many creates are in which state now, in the whole cloud."""
         if self.shown:

@@ -108,7 +108,7 @@ class Healing:
         """Ask the network service, and write down what it says."""
         slots = asyncio.Semaphore(CALLS)
         chunks = [reads[start : start + self._chunk] for start in range(0, len(reads), self._chunk)]
-        answers = await asyncio.gather(*[self._ask(slots, chunk) for chunk in chunks])
+        answers = await asyncio.gather(*[self._ask(why, slots, chunk) for chunk in chunks])
         found = {server_id: addresses for answer in answers if answer is not None for server_id, addresses in answer.items()}
         done = [read for chunk, answer in zip(chunks, answers, strict=True) if answer is not None for read in chunk]
         failed = [read for chunk, answer in zip(chunks, answers, strict=True) if answer is None for read in chunk]
@@ -117,9 +117,10 @@ class Healing:
             await self._compute.store.write(info_cache.put_off, failed, time.time() + AGAIN)
         self._figures.caches(why, read=len(done), failed=len(failed), late=sum(read.late for read in reads))
 
-    async def _ask(self, slots: asyncio.Semaphore, reads: Sequence[Read]) -> Mapping[str, Sequence[ServerAddress]] | None:
+    async def _ask(self, why: Why, slots: asyncio.Semaphore, reads: Sequence[Read]) -> Mapping[str, Sequence[ServerAddress]] | None:
         """None where the network service does not answer."""
         async with slots:
+            began = time.monotonic()
             try:
                 async with asyncio.timeout(self._settings.network_limit):
                     return await self._compute.network.addresses([read.server_id for read in reads])
@@ -127,6 +128,8 @@ class Healing:
                 cause = error.message if isinstance(error, PileusError) else f"no answer within {self._settings.network_limit:g} s"
                 log.warning("network info caches not read, trying again", servers=len(reads), cause=cause)
                 return None
+            finally:
+                self._figures.asked(why, time.monotonic() - began)
 
     async def _settled(self) -> bool:
         """What stands in the rows is of the interval that is set now; False: not yet."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
 
-from pileus.bus import Bus, Subscription
+from pileus.bus import WAITED, Bus, Subscription
 from pileus.gather import Gather
 from pileus.messages import (
     AGENT,
@@ -41,6 +42,8 @@ MOST = 250
 ECHO = 5.0
 
 News = AgentFacts | AgentBeat | Echo
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
 
 class Rpc:
@@ -62,8 +65,10 @@ class Rpc:
         self._beats.start()
         at_once = self._config.settings.network.executor_thread_pool_size
         self._subscriptions = [
-            self._bus.serve(from_hosts(DETAILS), DeviceDetailsRequest, self._details, queue=QUEUE, concurrency=at_once),
-            self._bus.serve(from_hosts(LEVELS), DeviceLevels, self._levels, queue=QUEUE, concurrency=at_once),
+            self._bus.serve(
+                from_hosts(DETAILS), DeviceDetailsRequest, self._counted("details", self._details), queue=QUEUE, concurrency=at_once
+            ),
+            self._bus.serve(from_hosts(LEVELS), DeviceLevels, self._counted("levels", self._levels), queue=QUEUE, concurrency=at_once),
             self._bus.subscribe(from_hosts(AGENT), AgentFacts, self._heartbeat, queue=QUEUE),
             self._bus.subscribe(from_hosts(AGENT_BEAT), AgentBeat, self._heartbeat, queue=QUEUE),
             self._bus.subscribe(NETWORK_ECHO, Echo, self._echoed, queue=QUEUE),
@@ -78,6 +83,22 @@ class Rpc:
             await subscription.close()
         self._subscriptions = []
         await self._beats.close()
+
+    def _counted(self, call: str, handle: Callable[[Question], Awaitable[Answer]]) -> Callable[[Question], Awaitable[Answer]]:
+        """The same with its times counted, where somebody can read them (`metrics.listen`)."""
+        if not self._config.settings.metrics.listen:
+            return handle
+        from pileus import metrics
+
+        metrics.RPC_AT_ONCE.set(self._config.settings.network.executor_thread_pool_size)
+        waits, takes = metrics.RPC_WAIT.labels(call), metrics.RPC_SECONDS.labels(call)
+
+        async def counted(question: Question) -> Answer:
+            waits.observe(WAITED.get())
+            with takes.time():
+                return await handle(question)
+
+        return counted
 
     async def _details(self, question: DeviceDetailsRequest) -> DeviceDetails:
         if not self._config.settings.network.rpc_statements:

@@ -152,11 +152,13 @@ class PostgresStore:
             while (job := job or self._waited() or await self._hired()) is not None:
                 if not job.future.done():
                     _count_wait(job)
+                    begun = time.perf_counter()
                     self._running.add(job)
                     try:
                         link = await self._serve(job, link)
                     finally:
                         self._running.discard(job)
+                        metrics.DB_RUN.observe(time.perf_counter() - begun)
                 job = None
         finally:
             if job is not None:
