@@ -9,6 +9,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -94,7 +95,7 @@ def load(
 
 def describe(settings: Settings, origins: Mapping[str, str]) -> list[Origin]:
     """Every setting with its value, origin and help, in the order of the tree. A secret's value is not told, only that there is one."""
-    return [Origin(key, _shown(settings, key, kind), origins.get(key, "default"), *_doc(kind)) for key, kind in leaves(Settings)]
+    return [Origin(key, _shown(settings, key, kind), origins.get(key, "default"), *_doc(kind)) for key, kind in _kinds().items()]
 
 
 def differences(settings: Settings, origins: Mapping[str, str]) -> list[Difference]:
@@ -128,6 +129,12 @@ def leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from leaves(kind, f"{prefix}{name}.")
         else:
             yield prefix + name, kind
+
+
+@cache
+def _kinds() -> Mapping[str, Any]:
+    """Dotted key → type, of every setting."""
+    return dict(leaves(Settings))
 
 
 def _of_profile(name: Any, role: str) -> list[_Given]:
@@ -176,7 +183,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    kinds = dict(leaves(Settings))
+    kinds = _kinds()
     for name, value in tree.items():
         key = prefix + name
         if isinstance(value, dict) and key not in kinds:
@@ -186,7 +193,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _put(tree: dict[str, Any], origins: dict[str, str], given: _Given) -> None:
-    known = dict(leaves(Settings))
+    known = _kinds()
     key = given.key
     if key not in known:
         near = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
@@ -201,7 +208,7 @@ def _put(tree: dict[str, Any], origins: dict[str, str], given: _Given) -> None:
 
 def _from_text(key: str, text: str) -> Any:
     """A list setting is written with commas, a table as key=value with commas; the rest is converted by its type."""
-    kind = dict(leaves(Settings)).get(key)
+    kind = _kinds().get(key)
     base = get_origin(_bare(kind)) if kind is not None else None
     if base is list:
         return [part.strip() for part in text.split(",") if part.strip()]
@@ -241,7 +248,7 @@ def _shown(settings: Settings, key: str, kind: Any) -> Any:
 def _explain(error: msgspec.ValidationError, origins: Mapping[str, str]) -> StartupError:
     text, _, path = str(error).partition(" - at `$.")
     key = path.rstrip("`").split("[")[0]
-    kinds = dict(leaves(Settings))
+    kinds = _kinds()
     if key not in kinds:
         return StartupError(f"settings: {error}")
     return StartupError(f"setting {key} ({origins.get(key, 'default')}): {text}; allowed: {_doc(kinds[key])[1]}")

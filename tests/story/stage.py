@@ -11,6 +11,7 @@ import pytest
 
 from pileus import timeline
 from pileus.clients.compute import Delivery, ExternalEvent
+from pileus.compute import worker
 from pileus.configuration import EVERY_ROLE, load
 from pileus.settings import Settings
 from tests.boot import virtual
@@ -29,7 +30,9 @@ def chosen(profile: str, changes: dict[str, Any] | None = None) -> Settings:
 def play(
     monkeypatch: pytest.MonkeyPatch, folder: Path, settings: Settings, work: Callable[[Cloudlet], Coroutine[Any, Any, T]], hosts: int = 1
 ) -> T:
-    """Do `work` on a cloud in virtual time, where only waiting takes any."""
+    """Do `work` on a cloud in virtual time, where only waiting takes any. Workers look less often for what hints have told them: the
+    hours that pass here would be full of that."""
+    monkeypatch.setattr(worker, "SWEEP", 5.0)
     return virtual.run(monkeypatch, folder, settings, hosts, work)
 
 
