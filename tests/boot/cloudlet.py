@@ -75,8 +75,7 @@ class Cloudlet:
         client = InProcessNetwork(self.store, self.network.config)
         self.compute = Compute(self.store, self.bus, self.settings, NoImages(), client, self.placement)
         self.events = DirectEvents(self.store, self.bus)
-        if callback:
-            self.network.notify_by(self.events)
+        self.network.notify_by(self.events)
         await self.network.start()
         await self.start_control()
         for name in self.names:
