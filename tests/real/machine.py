@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from pileus.host.switch.daemons import namespace_name
-from pileus.host.switch.tables import PORT_KIND, cookie
+from pileus.host.switch.tables import PORT_KIND, SET_KIND, cookie, kind_of
 
 _SPECIAL = frozenset({"br-int", "lo", "ovs-netdev"})
 
@@ -81,11 +81,15 @@ class Machine:
 
     def port_flows(self, port_id: str = "") -> list[str]:
         """Flows of this port; of any port without one."""
-        kind = cookie(PORT_KIND, "00000000-0000-0000-0000-000000000000") >> 56
-        cookies = [(line, int(match[1], 16)) for line in self.flows() if (match := re.search(r"cookie=(0x[0-9a-f]+)", line))]
         if port_id:
-            return [line for line, found in cookies if found == cookie(PORT_KIND, port_id)]
-        return [line for line, found in cookies if found >> 56 == kind]
+            return [line for line, found in self._cookies() if found == cookie(PORT_KIND, port_id)]
+        return self.flows_of_kind(PORT_KIND)
+
+    def flows_of_kind(self, kind: int) -> list[str]:
+        return [line for line, found in self._cookies() if kind_of(found) == kind]
+
+    def _cookies(self) -> list[tuple[str, int]]:
+        return [(line, int(match[1], 16)) for line in self.flows() if (match := re.search(r"cookie=(0x[0-9a-f]+)", line))]
 
     def dhcp_namespaces(self) -> list[str]:
         tag = hashlib.sha256(str(self.state / "dhcp").encode()).hexdigest()[:6]
@@ -97,7 +101,7 @@ class Machine:
         left += [f"process of {name}" for name in self.guest_folders() if self.qemus(name)]
         left += [f"device {name}" for name in self.taps()]
         left += [f"switch port {name}" for name in self.switch_ports()]
-        left += [f"flow {line}" for line in self.port_flows()]
+        left += [f"flow {line}" for kind in (PORT_KIND, SET_KIND) for line in self.flows_of_kind(kind)]
         left += [f"namespace {name}" for name in self.dhcp_namespaces()]
         return left + [f"dnsmasq {pid}" for pid in self.dnsmasq()]
 

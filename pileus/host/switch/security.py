@@ -190,13 +190,14 @@ def _key(priority: int, match: _Match) -> tuple[int, frozenset[tuple[str, Value]
 
 
 def _matches(rule: SecurityRule, stage: _Stage) -> Iterator[_Match]:
-    """What a rule names in packets, but for its set. Ports of a protocol whose ports the switch does not know: nothing."""
+    """What a rule names in packets, but for its set. A CIDR of the other IP version, or ports of a protocol whose ports the switch does
+    not know: nothing."""
     match: _Match = {"eth_type": _ETHER_TYPES[rule.ip_version]}
     if rule.remote_cidr is not None:
-        network = ipaddress.ip_network(rule.remote_cidr, strict=False)
-        if network.version != rule.ip_version:
+        remote = next(iter(members_of([rule.remote_cidr])), None)
+        if remote is None or remote[0] != rule.ip_version:
             return
-        match |= _address(stage, (network.version, int(network.network_address), network.prefixlen))
+        match |= _address(stage, remote)
     if rule.protocol is None:
         yield match
         return
