@@ -59,7 +59,7 @@ def test_1_a_host_is_chosen_then_built_on(stage: Acts, profile: str) -> None:
             assert stamps["claimed"] <= stamps["addressed"] <= stamps["sent"] <= stamps["plugged"] <= stamps["resumed"]
             host = (await cloud.server(server_id))["host"]
             assert [name for name in cloud.names if server_id in cloud.guests[name].guests] == [host]
-        assert len({(await cloud.server(server_id))["host"] for server_id in ids}) == 3
+        assert len({(await cloud.server(server_id))["host"] for server_id in ids}) > 1
 
     stage.play(profile, work, hosts=3)
 
