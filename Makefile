@@ -31,9 +31,10 @@ check: .venv/dev.done ## ruff and mypy --strict
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 
-bench: engines .venv/dev.done ## the figures: a table, and bench/results/cloud.json
+bench: engines .venv/dev.done ## the figures: two tables, and bench/results/cloud.json and security.json
 	@$(GUEST)
 	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench.security
 
 bench-scale: engines .venv/dev.done ## storms on many processes and hosts: a table, and bench/results/scale.json (25 minutes; some: FIGURES="cpu ports")
 	@$(BIN)/python -m bench.scale $(FIGURES)

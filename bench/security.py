@@ -17,6 +17,7 @@ from pileus.host.switch import Filter, FlowDeletion, flows, tables
 from pileus.host.switch.daemons import stop_daemons
 from pileus.host.switch.openflow import Flow, Message
 from pileus.host.switch.openvswitch import OpenVSwitch
+from pileus.hosts import missing_for_real
 from pileus.messages import FixedIP, PortWiring, SecurityRule
 from pileus.settings import Settings
 
@@ -188,6 +189,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer samples, nothing is written")
     quick = parser.parse_args().quick
+    missing = missing_for_real(Settings())
+    if missing:
+        print(f"bench.security needs a real switch: {missing}")
+        return
     show(asyncio.run(measure(2 if quick else 10)), RESULTS, written=not quick)
 
 
