@@ -84,12 +84,12 @@ class HttpNetwork:
         found: list[Json] = []
         try:
             for index, nic in enumerate(nics):
+                mark = Mark(server_id, index, key, 1, hostname)
                 there = mine.get(index) or (given[nic.port_id] if nic.port_id else None)
                 if there is None:
-                    there = await self._make(context, on, nic, owner, Mark(server_id, index, key, 1), host, done)
+                    there = await self._make(context, on, nic, owner, mark, host, done)
                 elif facts.mark_of(there).key != key or there.get(HOST) != host:
-                    mark = facts.bound_again(there, server_id, index, key, host)
-                    there = await self._bind(there, owner, mark, host, done)
+                    there = await self._bind(there, owner, facts.bound_again(there, mark, host), host, done)
                 self._check_bound(there, host)
                 found.append(there)
             return [facts.wiring(port, on[port["network_id"]], hostname) for port in found]
@@ -184,7 +184,8 @@ class HttpNetwork:
         return port
 
     async def _bind(self, port: Json, owner: Json, mark: Mark, host: str, done: list[_Change]) -> Json:
-        done.append(_Change(port["id"], {name: port.get(name) for name in ("device_id", "device_owner", HOST, PROFILE)}))
+        before = {name: port.get(name) for name in ("device_id", "device_owner", HOST)}
+        done.append(_Change(port["id"], {**before, PROFILE: facts.marked(port, facts.mark_of(port))}))
         return await self._api.update_port(port["id"], {**owner, HOST: host, PROFILE: facts.marked(port, mark)})
 
     def _check_bound(self, port: Json, host: str) -> None:

@@ -30,12 +30,14 @@ NO_DETAILS: Json = {}
 
 @dataclass(frozen=True)
 class Mark:
-    """`bindings` only grows while the port lives; `key` is empty while it is on no host, `server` while it is nobody's."""
+    """`bindings` only grows while the port lives; `key` is empty while it is on no host, `server` while it is nobody's.
+    `hostname`: for a DHCP server that reads it, as our own network service's does."""
 
     server: str = ""
     index: int = 0
     key: str = ""
     bindings: int = 0
+    hostname: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ def marked(port: Json, mark: Mark) -> Json:
     return {**(port.get(PROFILE) or {}), MARK: asdict(mark)}
 
 
-def bound_again(port: Json, server_id: str, index: int, key: str, host: str) -> Mark:
-    """The mark of a port for another attempt. A binding that stays on its host stays the same one."""
-    before = mark_of(port)
-    return Mark(server_id, index, key, before.bindings + (before.bindings == 0 or port.get(HOST) != host))
+def bound_again(port: Json, mark: Mark, host: str) -> Mark:
+    """`mark`, for a port that is there. A binding that stays on its host stays the same one."""
+    before = mark_of(port).bindings
+    return replace(mark, bindings=before + (before == 0 or port.get(HOST) != host))
 
 
 def released(port: Json) -> Mark:

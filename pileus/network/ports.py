@@ -167,7 +167,7 @@ def change(tx: Tx, config: Config, context: Context, port_id: str, changes: Mapp
     values = {key: value for key, value in changes.items() if key != "fixed_ips" and port.get(key) != value}
     if set(values.get("security_groups", ())) == set(port["security_groups"]):
         values.pop("security_groups", None)
-    _check_change(port, values, changes)
+    _check_change(context, port, values, changes)
     _check_wishes(context, network, changes.keys() & {"mac", "port_security", "pairs", "fixed_ips"}, values.get("device_owner", ""))
     if "pairs" in values or "port_security" in values:
         merged = {**port, **values}
@@ -180,7 +180,7 @@ def change(tx: Tx, config: Config, context: Context, port_id: str, changes: Mapp
         values["status"] = readiness.status(port["level"], admin_up=values["admin_state_up"])
     if "host" in values:
         admin_up = {**port, **values}["admin_state_up"]
-        values |= _rebound(tx, config, port, network, values["host"], admin_up)
+        values |= _rebound(tx, config, port, network, values["host"], admin_up, changes.get("binding_key"))
     values |= {"updated_at": time.time(), "revision": port["revision"] + 1}
     if "mac" in values and not _free_mac(tx, port, values["mac"]):
         raise _mac_in_use(network["id"], values["mac"])
@@ -228,11 +228,11 @@ def delete_one(tx: Tx, config: Config, context: Context, port_id: str) -> bool:
     if port["device_owner"] == DHCP:
         reason = "it is the network's DHCP port and goes with the last subnet that has DHCP"
         raise Conflict(f"Port {port_id} cannot be deleted directly via the port API: {reason}.", kind="ServicePortInUse")
-    if port["server_id"]:
+    if port["server_id"] and not _is_compute(context):
         raise Conflict(f"Port {port_id} is in use by server {port['server_id']}: delete the server.", kind="PortInUse")
     tally = quotas.Tally()
     on = {key: network for key, (network, _) in visible.with_subnets(tx, [port["network_id"]]).items()}
-    told = remove(tx, config, [port], on, tell=True, tally=tally)
+    told = remove(tx, config, [port], on, tell=not (port["server_id"] and _is_compute(context)), tally=tally)
     quotas.settle(tx, config, tally)
     return told
 
@@ -298,7 +298,7 @@ def _check_wishes(context: Context, network: Row, wished: Collection[str], devic
         raise Forbidden(f"{what}: on another project's network only that project or an admin may set this.", kind="PolicyNotAuthorized")
 
 
-def _check_change(port: Row, values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+def _check_change(context: Context, port: Row, values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     if "vnic_type" in values:
         _check_vnic_type(values["vnic_type"])
     if port["device_owner"] == DHCP and not changes.keys() <= {"name", "description"}:
@@ -306,19 +306,26 @@ def _check_change(port: Row, values: Mapping[str, Any], changes: Mapping[str, An
             f"Port {port['id']} is the network's DHCP port: only its name and description can be changed.", kind="ServicePortInUse"
         )
     held = values.keys() & {"device_id", "device_owner", "host", "mac"}
-    if port["server_id"] and held:
+    if port["server_id"] and values.get("server_id", port["server_id"]) not in (None, port["server_id"]):
+        raise Conflict(f"Port {port['id']} is still in use.", kind="PortInUse")
+    if port["server_id"] and held and not _is_compute(context):
         raise Conflict(f"Port {port['id']} is in use by server {port['server_id']}: {', '.join(sorted(held))} stay.", kind="PortInUse")
     if port["host"] and "mac" in values:
         raise Conflict(f"Port {port['id']} is bound to a host: unbind it to change its MAC address.", kind="PortBound")
 
 
-def _rebound(tx: Tx, config: Config, port: Row, network: Row, host: str, admin_up: bool) -> dict[str, Any]:
+def _is_compute(context: Context) -> bool:
+    """The service that has a server's ports over HTTP: for others they stay as they are while the server lives."""
+    return "service" in context.roles
+
+
+def _rebound(tx: Tx, config: Config, port: Row, network: Row, host: str, admin_up: bool, key: str | None) -> dict[str, Any]:
     if host:
         bindings.check_agent(tx, config, host)
     bindings.move(tx, config, port, network, host)
     before = bindings.state(port)
     if host:
-        return bindings.bound(before, host, str(uuid.uuid4()), admin_up=admin_up)
+        return bindings.bound(before, host, key or str(uuid.uuid4()), admin_up=admin_up)
     outcome = readiness.apply(before, Event("unbind", before.host, before.generation))
     if outcome.notice:
         outbox.put(tx, config, port, before.generation, outcome.notice)

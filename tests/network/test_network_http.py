@@ -23,7 +23,7 @@ from pileus.compute.neutron_facts import MARK, PROFILE
 from pileus.errors import Conflict, PileusError, Unavailable
 from pileus.http.face import Limits
 from pileus.messages import AgentFacts, PortWiring
-from pileus.network import agents
+from pileus.network import agents, levels
 from pileus.network.api.face import face
 from pileus.network.service import Network
 from pileus.network.tables import agent_beats
@@ -113,16 +113,55 @@ async def test_a_port_that_came_twice_is_seen_once_and_goes(http: HttpNetwork, c
     (wired,) = await allocate(http, nic)
     (one,) = await ports_of(client)
     body = {"network_id": network["id"], "tenant_id": "p-alice", "device_id": "s1", "device_owner": "compute:nova", PROFILE: one[PROFILE]}
+    service = client.as_("service")
     for _ in range(2):
-        await client.post("/v2.0/ports", {"port": body})
+        await service.post("/v2.0/ports", {"port": body})
         assert len(await ports_of(client)) == 2
         assert [port.port_id for port in await http.ports("s1")] == [wired.port_id]
         assert len((await http.addresses(["s1"]))["s1"]) == 1
         assert [port.port_id for port in await allocate(http, nic)] == [wired.port_id]
         assert len(await ports_of(client)) == 1
-    await client.post("/v2.0/ports", {"port": body})
+    await service.post("/v2.0/ports", {"port": body})
     await http.release("s1", keep=[])
     assert await ports_of(client) == []
+
+
+async def test_compute_in_process_and_over_http_know_each_others_ports(http: HttpNetwork, network: Network, client: Client) -> None:
+    """So a cloud may change from one to the other while it has servers."""
+    alice = client.as_("alice")
+    net, _ = await alice.network()
+    near, nic = network.client, RequestedNic(network_id=net["id"])
+    for one, other, server in ((near, http, "s1"), (http, near, "s2")):
+        wired = await one.allocate(ALICE, server, [nic, nic], host="h1", key="k1", hostname=f"name-{server}", zone="nova")
+        assert [port.dns_name for port in wired] == [f"name-{server}"] * 2
+        assert await other.allocate(ALICE, server, [nic, nic], host="h1", key="k1", hostname=f"name-{server}", zone="nova") == wired
+        assert await other.addresses([server]) == await one.addresses([server])
+        assert await other.devices() == {server}
+        (told,) = (await network.store.read(levels.details, "h1", [wired[0].port_id])).ports
+        assert told.dns_name == f"name-{server}"  # what the host's DHCP goes by
+        for caller in (alice, client):  # users, and admins too, leave a server its ports
+            await caller.refused("DELETE", f"/v2.0/ports/{wired[0].port_id}", status=409, kind="PortInUse")
+        await other.release(server, keep=[wired[1].port_id])
+        assert await one.ports(server) == []
+        (kept,) = [port for port in (await client.get("/v2.0/ports"))["ports"] if port["id"] == wired[1].port_id]
+        assert (kept["device_id"], kept[PROFILE]) == ("", {})
+        await alice.delete(f"/v2.0/ports/{wired[1].port_id}")
+
+
+async def test_only_a_service_marks_a_port(client: Client) -> None:
+    net, _ = await client.network()
+    mark = {MARK: {"server": "s1", "index": 0, "key": "k"}, "x": 1}
+    port = await client.port(net, **{PROFILE: mark, "binding:host_id": "h1"})
+    assert port[PROFILE] == {"x": 1}
+    path, service = f"/v2.0/ports/{port['id']}", client.as_("service")
+    shown = (await service.put(path, {"port": {PROFILE: mark}}))["port"][PROFILE]
+    assert (shown[MARK]["server"], shown["x"]) == ("s1", 1)
+    back = (await client.put(path, {"port": {PROFILE: {"y": 2, MARK: {**shown[MARK], "server": "s2"}}}}))["port"][PROFILE]
+    assert back == {"y": 2, MARK: shown[MARK]}
+    await service.refused("PUT", path, {"port": {PROFILE: {MARK: {"server": "s2"}}}}, status=409, kind="PortInUse")
+    bads: list[Any] = [{"server": 1}, {"index": -1}, {"server": "s" * 65}, []]
+    for bad in bads:
+        await service.refused("PUT", path, {"port": {PROFILE: {MARK: bad}}}, status=400, kind="InvalidInput")
 
 
 def without_generation(request: httpx.Request, answer: Any) -> Any:
@@ -220,7 +259,7 @@ async def test_a_boot_a_question_and_a_delete_cost_few_requests(http: HttpNetwor
         "device_id": "s1",
         "device_owner": "compute:nova",
         "binding:host_id": "h1",
-        PROFILE: {MARK: {"server": "s1", "index": 0, "key": "k1", "bindings": 1}},
+        PROFILE: {MARK: {"server": "s1", "index": 0, "key": "k1", "bindings": 1, "hostname": "name"}},
     }
     line.asked.clear()
     await allocate(http, nic)

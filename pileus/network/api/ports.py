@@ -12,7 +12,7 @@ from pileus.context import Context
 from pileus.http.face import Call, Reply, Route
 from pileus.http.shape import iso
 from pileus.messages import PortWiring
-from pileus.network import fixed_ips, ports, visible, wiring
+from pileus.network import fixed_ips, marks, ports, visible, wiring
 from pileus.network.api import attributes, lists
 from pileus.network.api.attributes import Attribute, boolean, identifier, invalid, items, mac, text, texts
 from pileus.network.config import Config
@@ -126,7 +126,7 @@ def shape(row: Row, context: Context) -> dict[str, Any]:
         bound = bool(row["host"])
         shown |= {
             "binding:host_id": row["host"],
-            "binding:profile": row["profile"],
+            "binding:profile": marks.shown(row),
             "binding:vif_type": "ovs" if bound else "unbound",
             "binding:vif_details": {**VIF_DETAILS, GENERATION: row["generation"]} if bound else {},
         }
@@ -217,6 +217,7 @@ async def create(network: Network, call: Call) -> Reply:
     for body in given:
         values = attributes.convert(body, ATTRIBUTES, call.context, create=True, singular="port")
         network_id = values.pop("network_id")
+        values = marks.taken(call.context, values)
         new.append((network_id, ports.NewPort(attributes.owner(values, call.context), **values)))
     if bulk:
         made = await network.store.write(ports.create_on, network.config, call.context, new)
@@ -230,6 +231,7 @@ async def update(network: Network, call: Call) -> Reply:
     values = attributes.convert(body, ATTRIBUTES, call.context, create=False, singular="port")
     if values.get("fixed_ips", ()) is None:
         raise invalid("fixed_ips", "'None' is not a list")
+    values = marks.taken(call.context, values)
     row, told = await network.store.write(_update, network.config, call.context, call.path["id"], values)
     await network.tell(told)
     if not TOLD.isdisjoint(values):
