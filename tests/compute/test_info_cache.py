@@ -108,7 +108,8 @@ def test_what_goes_stale_while_it_is_read_is_read_once_more(tx: Connection) -> N
 
 
 def test_what_is_not_answered_is_read_again_and_servers_that_are_gone_are_not(tx: Connection) -> None:
-    for name, values in {"s1": {}, "s2": {}, "gone": {"deleted_at": 2.0}, "nowhere": {"host": None}}.items():
+    all_of_them: dict[str, dict[str, Any]] = {"s1": {}, "s2": {}, "gone": {"deleted_at": 2.0}, "nowhere": {"host": None}}
+    for name, values in all_of_them.items():
         add(tx, name, **values)
     assert info_cache.stale(tx, ["s1", "s2", "gone", "nowhere"]) == {"s1": "h1", "s2": "h1", "nowhere": None}
     reads = info_cache.begin_due(tx, LATER, 10)
@@ -149,7 +150,7 @@ class World:
             self.truth += 1
             info_cache.stale(self.tx, [self.id])
         elif actor == "boot":
-            [self._load, lambda: self._ask("boot"), lambda: boots(self.tx, self.loaded, [wiring(self.found["boot"])])][number]()
+            [self._load, lambda: self._ask("boot"), self._boots][number]()
         else:
             [lambda: self._begin(actor), lambda: self._ask(actor), lambda: self._end(actor)][number]()
 
@@ -160,6 +161,9 @@ class World:
 
     def _load(self) -> None:
         self.loaded = get(self.tx, self.id)
+
+    def _boots(self) -> None:
+        boots(self.tx, self.loaded, [wiring(self.found["boot"])])
 
     def _ask(self, actor: str) -> None:
         self.found[actor] = self.truth
