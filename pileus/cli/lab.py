@@ -104,6 +104,26 @@ def lab_storm(
     run(os_cloud, wish, {"image": image, "flavor": flavor, "network": network}, json=json, html=html)
 
 
+@app.command("advise")
+def lab_advise(
+    url: Annotated[
+        list[str], typer.Option("--url", metavar="URL", help="A process's /metrics (metrics.listen); give it for each process.")
+    ],
+    os_cloud: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The cloud in clouds.yaml: how many hosts are up, and where boots spend their time.")
+    ] = None,
+    window: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Between the two looks at the figures.")] = 60.0,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="The cloud's settings [default: PILEUS_* or defaults].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a running cloud's settings should be. From what its processes measure, with the arithmetic."""
+    from pileus.cli.advise import run
+
+    run(url, window, config, os_cloud, as_json=as_json)
+
+
 @app.command("report")
 def lab_report(
     file: Annotated[Path, typer.Argument(metavar="JSON", help="What `story` or `storm` wrote with --json.")],

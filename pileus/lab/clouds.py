@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pileus.errors import StartupError
 from pileus.lab import plainyaml
@@ -120,6 +121,8 @@ def _access(name: str, told: Mapping[str, Any]) -> Access:
     auth = {key: str(value) for key, value in auth.items() if value not in (None, "")}
     if "auth_url" not in auth:
         raise StartupError(f"cloud {name}: auth_url is missing")
+    if not _is_url(auth["auth_url"]):
+        raise StartupError(f"cloud {name}: auth_url {auth['auth_url']!r} is no URL; it is like https://keystone.example:5000/v3")
     kind = str(flat.get("auth_type") or "")
     if kind not in TYPES:
         raise StartupError(f"cloud {name}: auth_type {kind!r} is not known here; known: {', '.join(filter(None, TYPES))}")
@@ -147,6 +150,14 @@ def _access(name: str, told: Mapping[str, Any]) -> Access:
             if key.endswith("_endpoint_override") and value
         },
     )
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
 
 
 def _plain(key: Any) -> str:

@@ -160,6 +160,8 @@ def test_the_environment_and_secure_yaml(home: Path) -> None:
         ("clouds:\n  a:\n    auth: {username: u}\n", None, "cloud a: auth_url is missing"),
         ("clouds:\n  a:\n    profile: rackspace\n", None, "vendor profiles are not read here"),
         ("clouds:\n  a:\n    auth_type: v3kerberos\n    auth: {auth_url: http://x}\n", None, "auth_type 'v3kerberos' is not known here"),
+        ("clouds:\n  a:\n    auth: {auth_url: 'x:99999/v3', username: u, password: p}\n", None, "auth_url 'x:99999/v3' is no URL"),
+        ("clouds:\n  a:\n    auth: {auth_url: 'http://x:99999/v3', username: u, password: p}\n", None, "is no URL"),
         ("clouds: 7\n", None, "`clouds` is no table"),
         ("clouds: {a: 7}\n", None, "the cloud 'a' is no table"),
         ("", None, "no clouds.yaml and no OS_AUTH_URL was found"),
