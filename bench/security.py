@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import contextlib
 import os
+import statistics
 import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from bench.figures import Figure, figure, show
 from pileus.host.switch import Filter, FlowDeletion, flows, tables
@@ -144,22 +146,23 @@ async def of_others(switch: OpenVSwitch, rounds: int) -> list[Figure]:
 
 
 async def of_deletion(switch: OpenVSwitch, rounds: int) -> list[Figure]:
-    """The flows of a port, each by a call of its own or all in one bundle; what else goes with a port costs the same."""
-    found: dict[FlowDeletion, list[float]] = {"blocking": [], "bundled": []}
-    count = len(port_flows(DEFAULT_GROUP))
-    for number in range(2 * 5 * rounds):
-        deletion: FlowDeletion = "blocking" if number % 2 else "bundled"
-        made = await plugged(switch, number)
-        await switch.wire(made, DEFAULT_GROUP)
-        cost = timed(switch.unplug([made.port_id], deletion=deletion))
-        found[deletion].append(await cost)
+    """The flows of a port, each by a call of its own or all in one bundle, and what one more costs: a port with few less one with many."""
+    many = Filter(rules=(*SENDS, *(SecurityRule("ingress", 4, 17, number, number) for number in range(1, 2001, 4))))
+    more = len(port_flows(many)) - len(port_flows(DEFAULT_GROUP))
+    figures = []
+    for deletion in get_args(FlowDeletion)[1:]:
+        few_flows: list[float] = []
+        many_flows: list[float] = []
+        for number in range(2 * rounds):
+            for rules, found in ((DEFAULT_GROUP, few_flows), (many, many_flows)):
+                made = await plugged(switch, number)
+                await switch.wire(made, rules)
+                found.append(await timed(switch.unplug([made.port_id], deletion=deletion)))
+        each = [(heavy - statistics.median(few_flows)) / more for heavy in many_flows]
+        figures.append(figure(f"remove a port, its flows {deletion}", few_flows, "ms", ""))
+        figures.append(figure(f"one flow more, {deletion}", each, "ms", ""))
     await switch.drop_sets([GROUP])
-    extra = [blocking - bundled for blocking, bundled in zip(*found.values(), strict=True)]
-    return [
-        figure("remove a port, its flows blocking", found["blocking"], "ms", ""),
-        figure("remove a port, its flows bundled", found["bundled"], "ms", ""),
-        figure("one flow more, blocking rather than bundled", [cost / count for cost in extra], "ms", ""),
-    ]
+    return figures
 
 
 def port_flows(rules: Filter | None) -> list[Message]:
