@@ -65,7 +65,7 @@ def run_story(options: Options, calibration: Path | None, *, json: Path | None, 
     for line in options.shortened:
         terminal().print(line, soft_wrap=True)
     with _telling(options.cases) as tell:
-        found = uvloop.run(_ended_by_signals(story.run(options, costs, tell)))
+        found = _run(story.run(options, costs, tell))
     terminal().print(table(found))
     for case in found.cases:
         terminal().print(Text(_why(case)), soft_wrap=True)
@@ -79,7 +79,7 @@ def run_story(options: Options, calibration: Path | None, *, json: Path | None, 
 def run_calibrate(output: Path | None) -> None:
     """Raises StartupError."""
     file = output or calibrate.place()
-    found = uvloop.run(_ended_by_signals(calibrate.measure(story.machine(), lambda text: terminal().print(text))))
+    found = _run(calibrate.measure(story.machine(), lambda text: terminal().print(text)))
     calibrate.save(found, file)
     terminal().print(found.words(), soft_wrap=True)
     terminal().print(f"a statement: {found.statement * 1000:.2f} ms. Kept in {file}", soft_wrap=True)
@@ -107,6 +107,14 @@ def table(found: Experiment) -> Table:
 def _why(case: Case) -> str:
     note = f" {case.note[0].upper()}{case.note[1:]}." if case.note else ""
     return f"{case.name}: {case.limited_by} is the limit. {case.arithmetic}.{note}"
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Raises KeyboardInterrupt for SIGTERM, too."""
+    try:
+        return uvloop.run(_ended_by_signals(work))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _ended_by_signals(work: Coroutine[Any, Any, T]) -> T:

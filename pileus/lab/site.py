@@ -23,7 +23,7 @@ import asyncpg
 
 from pileus.errors import StartupError
 from pileus.lab import proxy
-from pileus.lab.cases import WORKERS, Case, of_role
+from pileus.lab.cases import POOL, WORKERS, Case, of_role
 from pileus.lab.nats import NatsServer
 from pileus.lab.postgresql import PostgresServer
 from pileus.lab.processes import Process, environment
@@ -42,7 +42,9 @@ BATCH = 50
 LISTENING = (15_000, 32_000)
 """Ports that a site's processes listen on."""
 QUIET = 0.05
-"""Cores that processes at rest use at most."""
+"""Cores that each of the processes at rest uses at most."""
+CALM, LOOK = 2.5, 0.5
+"""Seconds for which they do so; between two looks."""
 TEMPLATE = "lab_template"
 CIDR = "10.64.0.0/12"
 
@@ -144,19 +146,19 @@ class Site:
             await asyncio.to_thread(shutil.copytree, self.ground.kept, self.hosts_folder, ignore=shutil.ignore_patterns("lock*"))
         self._nats.start()
         await self._start_proxy()
-        await self._begin("api", "network-api", "worker")
         # Hosts that start ask for all their ports: with the story's single slow worker that would be minutes before anything is measured.
-        await self._begin("network-rpc", **{"network.rpc_statements": 0, "database.max_pool_size": 10, "network.rpc_workers": 1})
+        self._begin_now("network-rpc", **{"network.rpc_statements": 0, POOL: 10, WORKERS: 1})
+        await self._begin("api", "network-api", "worker")
+        await self.processes["network-rpc"].ready()
         await self._begin("hosts")  # last: what they say at their start must be heard, or they say it 25 s later
         self.database = await asyncpg.create_pool(self.ground.postgres.url(self.name), min_size=1, max_size=3)
         self._entered.push_async_callback(self.database.close)
         self.wire = Wire("127.0.0.1", self._api, await self._token())
         self._entered.callback(self.wire.close)
         await self._all_up()
-        await self.quiet("network-rpc", "hosts")
         if not fresh:
-            self.processes["network-rpc"].stop()
-            await self._begin("network-rpc")
+            await self.quiet("network-rpc", "hosts", "worker", "network-api")  # by new compute services healing has begun, too
+            await self.slow_down()
             await self.database.execute(_SPREAD, time.time(), max(1.0, self.case.heal_interval))
 
     async def close(self) -> None:
@@ -184,6 +186,11 @@ class Site:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def slow_down(self) -> None:
+        """The RPC processes that the hosts' start was given make way for the case's own."""
+        self.processes["network-rpc"].kill()
+        await self._begin("network-rpc")
 
     async def make_network(self) -> str:
         """One that has room for all; its id."""
@@ -232,10 +239,10 @@ class Site:
         """Until these processes have nothing to do any more; longer than a turn of an agent's loop."""
         calm = 0.0
         async with asyncio.timeout(LIMIT):
-            while calm < 2.5:
+            while calm < CALM:
                 before = self.cpu(roles)
-                await asyncio.sleep(0.5)
-                calm = calm + 0.5 if self.cpu(roles) - before < QUIET * 0.5 * len(roles) + 0.02 else 0.0
+                await asyncio.sleep(LOOK)
+                calm = calm + LOOK if self.cpu(roles) - before < QUIET * LOOK * len(roles) + 0.02 else 0.0
 
     def cpu(self, roles: Collection[str] = ()) -> float:
         """CPU seconds of these roles' processes, or of all; without PostgreSQL's."""

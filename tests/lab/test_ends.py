@@ -1,0 +1,116 @@
+"""Whatever ends a lab, its processes and folders are gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pileus.errors import StartupError
+from pileus.lab import postgresql
+from pileus.lab.janitor import MEMORY, swept
+from pileus.lab.nats import NatsServer
+from pileus.lab.postgresql import PostgresServer
+
+LIMIT = 60.0
+STORY = (sys.executable, "-m", "pileus", "lab", "story", "--plug-timeout", "5", "--servers", "20", "--hosts", "2", "--cases", "default")
+OWNER = """
+import sys, time
+from pathlib import Path
+from pileus.lab.janitor import swept
+from pileus.lab.nats import NatsServer
+from pileus.lab.postgresql import PostgresServer
+
+with swept() as folder:
+    postgres = PostgresServer(folder=folder, tied=True)
+    postgres.start()
+    server = NatsServer(folder / "nats", tied=True)
+    server.start()
+    print(folder, postgres.pid, server.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    ends = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < ends, what
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def of_lab(folder: Path) -> list[int]:
+    """Processes that have this folder in their words or environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if bytes(folder) in told and alive(int(path.name)) and int(path.name) != os.getpid():
+            found.append(int(path.name))
+    return found
+
+
+def folders() -> set[Path]:
+    return {path for place in (MEMORY, Path("/tmp")) if place.is_dir() for path in place.glob("pileus-lab-*")}
+
+
+def test_engines_do_not_outlive_an_owner_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        folder, *pids = owner.stdout.readline().split()
+        assert Path(folder).is_dir()
+        assert all(alive(int(pid)) for pid in pids)
+        owner.kill()
+    until(lambda: not any(alive(int(pid)) for pid in pids), "a server outlived its owner")
+    until(lambda: not Path(folder).exists(), "the folder outlived its owner")
+
+
+def test_a_folder_goes_with_its_use() -> None:
+    with swept() as folder:
+        (folder / "a").mkdir()
+        assert folder.stat().st_mode & 0o777 == 0o711
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_story_that_is_ended_in_the_middle_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    before = folders()
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        story = subprocess.Popen(STORY, stdout=file, stderr=file)
+    try:
+        until(lambda: folders() - before or story.poll() is not None, "it made no folder")
+        (folder,) = folders() - before
+        until(lambda: (folder / "lab_template" / "worker.log").exists(), f"its processes did not start: {log.read_text()}")
+        story.send_signal(number)
+        code = story.wait(LIMIT)
+    finally:
+        story.kill()
+    assert code == (-9 if number is signal.SIGKILL else 130), log.read_text()
+    assert "Traceback" not in log.read_text()
+    until(lambda: not folder.exists(), "the folder is left")
+    until(lambda: not of_lab(folder), "processes are left")
+
+
+def test_engines_that_are_not_installed_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(postgresql, "programs", lambda: None)
+    with pytest.raises(StartupError, match="PostgreSQL is not installed"):
+        PostgresServer()
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with pytest.raises(StartupError, match="nats-server is not installed"):
+        NatsServer(tmp_path).start()

@@ -1,0 +1,123 @@
+"""The model: what is full first, and what a change of a setting does to it. Pure arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pileus.lab import cases, physics
+from pileus.lab.cases import BY_NAME, Case
+from pileus.lab.physics import Costs, World, heals_per_s, predict, why_not
+from pileus.lab.site import API_WORKERS
+
+COSTS = Costs(
+    create={"network-rpc": 150.0, "network-api": 250.0, "worker": 40.0},
+    delete={"network-rpc": 50.0, "network-api": 50.0},
+    heal={"network-api": 100.0},
+    cpu={"create": 0.1, "delete": 0.025, "heal": 0.01, "idle": 0.1},
+    trip_s=0.001,
+    wait_s=3.0,
+    heal_requests=9.0,
+)
+WORLD = World(
+    hosts=30,
+    servers=300,
+    cores=4,
+    plug_timeout_s=300.0,
+    rung_s=300.0,
+    flow_s={"blocking": 0.3, "bundled": 0.01, "deferred": 0.01},
+    wire_s=0.01,
+)
+
+
+def but(case: Case, **settings: Any) -> Case:
+    return Case(case.name, case.words, {**case.settings, **settings}, case.profile, case.changed, case.restarts)
+
+
+def test_the_first_case_is_limited_by_its_only_connection() -> None:
+    told = predict(BY_NAME["start"], COSTS, WORLD)
+    assert told.limited_by == "network rpc"
+    assert told.full_at == pytest.approx(1 / 0.2)
+    assert told.knee == pytest.approx(5 * (1 + (150 - 3) / 300))
+    assert "150 round trips a boot and 50 a delete × 1.00 ms = 0.200 s of a connection; there are 1 × min(1, 64) = 1" in told.arithmetic
+
+
+def test_more_workers_move_the_limit_to_the_api_whose_connections_healing_holds() -> None:
+    told = predict(BY_NAME["rpc"], COSTS, WORLD)
+    assert told.limited_by == "network API"
+    heals = 300 / 60 + 0.1 / 60 * 300
+    assert told.full_at == pytest.approx((API_WORKERS - heals * 0.1) / 0.3)
+
+
+def test_with_all_changes_the_cores_are_the_limit() -> None:
+    told = predict(BY_NAME["all"], COSTS, WORLD)
+    heals = heals_per_s(BY_NAME["all"], WORLD)
+    assert told.limited_by == "CPU"
+    assert told.full_at == pytest.approx((4 - 0.1 - heals * 0.01) / 0.125)
+
+
+def test_a_slow_deletion_holds_the_agents_unless_it_is_deferred() -> None:
+    few = World(**{**vars(WORLD), "hosts": 1, "flow_s": {"blocking": 10.0, "bundled": 0.5, "deferred": 0.5}})
+    start = predict(BY_NAME["start"], COSTS, few)
+    assert start.limited_by == "agents"
+    assert start.full_at == pytest.approx(1 / (0.16 + 10))
+    assert predict(BY_NAME["bundled"], COSTS, few).full_at == pytest.approx(1 / (0.16 + 0.5))
+    assert next(s for s in predict(BY_NAME["deletion"], COSTS, few).stations if s.name == "agents").delete_s == 0
+
+
+def test_slots_are_held_through_the_wait_in_the_story_only() -> None:
+    slow = Costs(**{**{name: getattr(COSTS, name) for name in COSTS.__struct_fields__}, "wait_s": 200.0})
+    few = World(**{**vars(WORLD), "hosts": 5})
+    told = predict(BY_NAME["all"], slow, few)
+    assert told.limited_by == "build slots"
+    assert told.full_at == pytest.approx(5 * 10 / 200)
+    assert "build slots" not in {station.name for station in predict(BY_NAME["default"], slow, few).stations}
+
+
+def test_healing_by_restarts_counts_only_where_it_starts_over() -> None:
+    over, on = BY_NAME["restarts"], BY_NAME["restarts-resume"]
+    assert heals_per_s(over, WORLD) == pytest.approx(300 / 600 + 2 / 60 * 300)
+    assert heals_per_s(on, WORLD) == pytest.approx(300 / 600)
+    assert heals_per_s(but(on, **{cases.HEAL: 0.0}), WORLD) == 0
+    assert heals_per_s(BY_NAME["default"], WORLD) == pytest.approx(30 / 600)  # one of each host
+
+
+@pytest.mark.parametrize("change", ["heal", "deletion"])
+def test_what_does_not_matter_is_said_with_the_reason(change: str) -> None:
+    said = why_not(BY_NAME[change], COSTS, WORLD)
+    assert "does not matter here: network rpc is the limit" in said
+    assert why_not(BY_NAME["rpc"], COSTS, WORLD) == ""
+
+
+@given(
+    workers=st.integers(1, 40),
+    pool=st.integers(1, 100),
+    heal=st.floats(1, 3600),
+    trip=st.floats(1e-4, 0.1),
+    timeout=st.floats(2, 600),
+    more=st.integers(1, 10),
+)
+def test_more_of_anything_is_never_worse(workers: int, pool: int, heal: float, trip: float, timeout: float, more: int) -> None:
+    world = World(**{**vars(WORLD), "plug_timeout_s": timeout, "rung_s": timeout})
+    costs = Costs(**{**{name: getattr(COSTS, name) for name in COSTS.__struct_fields__}, "trip_s": trip})
+    case = but(BY_NAME["start"], **{cases.WORKERS: workers, cases.POOL: pool, cases.HEAL: heal})
+    before = predict(case, costs, world)
+    assert 0 <= before.full_at <= before.knee
+    assert before.full_at == min(station.full_at for station in before.stations)
+    for key, value in (
+        (cases.WORKERS, workers + more),
+        (cases.POOL, pool + more),
+        (cases.HEAL, heal * (1 + more)),
+        (cases.DELETION, "deferred"),
+    ):
+        assert predict(but(case, **{key: value}), costs, world).knee >= before.knee - 1e-9
+
+
+@given(rate=st.floats(0.01, 50), held=st.floats(0, 3), create=st.floats(0.001, 5), delete=st.floats(0, 5))
+def test_littles_law(rate: float, held: float, create: float, delete: float) -> None:
+    """At the rate at which a station is full, all of it is held on average."""
+    station = physics.Station("it", held + rate * (create + delete), create, delete, held, "")
+    assert station.full_at == pytest.approx(rate)
