@@ -7,8 +7,22 @@ from sqlalchemy import text
 
 from pileus.clients.network import RequestedNic
 from pileus.clients.placement import Inventory
-from pileus.messages import MembersRequest, PortLevel
-from pileus.network import levels, members, networks, outbox, ports, servers, subnets, visible
+from pileus.messages import MembersRequest, PortLevel, SecurityRequest
+from pileus.network import (
+    levels,
+    members,
+    networks,
+    outbox,
+    ports,
+    security_groups,
+    security_members,
+    security_readers,
+    security_rules,
+    server_groups,
+    servers,
+    subnets,
+    visible,
+)
 from pileus.network.config import read
 from pileus.placement import claims, providers
 from pileus.settings import Database, Quota, Settings
@@ -26,6 +40,10 @@ BIG = (
     "network_free_addresses",
     "network_outbox",
     "network_members",
+    "network_security_groups",
+    "network_security_rules",
+    "network_security_readers",
+    "network_set_members",
     "placement_allocations",
     "placement_consumers",
 )
@@ -40,6 +58,13 @@ FILL = (
     "insert into network_free_addresses (subnet_id, last, first, taken, freed) select 'n' || i % 50, to_hex(i), to_hex(i), 0, i "
     "from generate_series(1, 20000) i",
     "insert into network_members select 'n' || i / 1000, 'h' || i % 1000, 3, '192.0.2.' || i % 1000, true from generate_series(1, 20000) i",
+    "insert into network_security_groups select 'g' || i, 'p' || i % 5000, 'g', '', true, i < 5000, 1, 1, 0, i, i, 1 "
+    "from generate_series(1, 20000) i",
+    "insert into network_security_rules (id, group_id, project_id, description, direction, ip_version, remote_group_id, "
+    "remote_address_group_id, meaning, created_at, updated_at, revision) select 'r' || i, 'g' || 1 + i / 4, 'p' || i % 5000, '', "
+    "'ingress', 4, 'g' || i / 8, 'a' || i / 8, i, i, i, 1 from generate_series(1, 20000) i",
+    "insert into network_security_readers select 'g' || i / 10, 'h' || i % 1000, 1 from generate_series(1, 20000) i",
+    "insert into network_set_members select 'g' || i / 100, 'f' || i, 'f' || i, false, true from generate_series(1, 20000) i",
     "insert into network_outbox (port_id, kind, version, generation, name, server_id, attempts, created_at, due_at, lease) "
     "select 'f' || i, 'level', 'v', 1, 'network-vif-plugged', 's' || i, 0, i, 4e9 + i, '' from generate_series(1, 20000) i",
     "insert into placement_consumers (id, project_id, user_id, generation, updated_at) select 's' || i, 'p' || i % 500, 'u', 1, i "
@@ -87,6 +112,7 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
         members.asked(tx, MembersRequest("h1", "192.0.2.1", {tunnel["id"]: -1}))
         members.moved(tx, "h1", "192.0.2.1")
         servers.release(tx, CONFIG, "far3", [])
+        secured(tx, network_id)
         one = ports.create_on(tx, CONFIG, ALICE, [(network_id, ports.NewPort("p-alice"))])[0]
         ports.delete_one(tx, CONFIG, ALICE, one["id"])
         theirs = ports.NewPort("p-alice", device_id="theirs", device_owner="compute:nova")
@@ -94,6 +120,28 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
         ports.change(tx, CONFIG, ALICE, two["id"], {"fixed_ips": []})
         ports.delete_one(tx, CONFIG, ALICE, two["id"])
         outbox.take_out(tx, 4e9 - 1, 10)
+
+    def secured(tx: Tx, network_id: str) -> None:
+        made = security_groups.create_on(tx, CONFIG, [security_groups.NewGroup("p-alice", f"g{n}") for n in range(3)])
+        web, db, idle = (group["id"] for group in made)
+        rule = security_rules.create_on(tx, CONFIG, ALICE, [security_rules.NewRule(web, "ingress", remote_group_id=db)])[0]
+        nics = [RequestedNic(network_id=network_id, security_groups=(web, db))]
+        servers.check(tx, CONFIG, ALICE, nics, 1, ["g0"])
+        servers.allocate(tx, CONFIG, ALICE, servers.Boot("sec", "h1", "k", "name", "nova"), nics)
+        server_groups.of_server(tx, "sec")
+        server_groups.add(tx, CONFIG, ALICE, "sec", idle)
+        server_groups.remove(tx, CONFIG, ALICE, "sec", idle)
+        question = SecurityRequest("h1", {web: -1, db: -1}, {db: -1})
+        answer = security_readers.asked(tx, question)
+        security_readers.register(tx, "h1", answer.new, ["g1"])
+        security_readers.of_rules(tx, [web])
+        security_members.next_due(tx)
+        security_members.sweep(tx, 4e9, 500.0)
+        servers.release(tx, CONFIG, "sec", [])
+        security_members.sweep(tx, 5e9, 500.0)
+        security_rules.delete_one(tx, CONFIG, ALICE, rule["id"])
+        for group_id in (web, db, idle):
+            security_groups.delete_one(tx, CONFIG, ALICE, group_id)
 
     network_id = await store.write(prepared)
     with recorded() as seen:

@@ -8,13 +8,14 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pileus.network.api import networks, ports, subnets
+from pileus.network.api import address_groups, networks, ports, security_group_rules, security_groups, subnets
 from pileus.network.api.face import ROUTES
 from tests.network.conftest import Client
 
-NAMES = sorted({attribute.name for module in (networks, subnets, ports) for attribute in module.ATTRIBUTES})
+MODULES = (networks, subnets, ports, security_groups, security_group_rules, address_groups)
+NAMES = sorted({attribute.name for module in MODULES for attribute in module.ATTRIBUTES})
 FILTERS = sorted(
-    {name for module in (networks, subnets, ports) for name in module.RESOURCE.filters}
+    {name for module in MODULES for name in module.RESOURCE.filters}
     | {"fields", "limit", "marker", "sort_key", "sort_dir", "page_reverse", "alive", "nonsense"}
 )
 
@@ -25,13 +26,28 @@ scalars = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=8),
     st.sampled_from(
-        ["10.0.0.9", "10.0.0.0/24", "10.0.0.0/8", "::/0", "2001:db8::/64", "fe80::1", "02:00:00:00:00:01", "vlan", "local", "physnet1"]
+        [
+            "10.0.0.9",
+            "10.0.0.0/24",
+            "10.0.0.0/8",
+            "::/0",
+            "2001:db8::/64",
+            "fe80::1",
+            "02:00:00:00:00:01",
+            "vlan",
+            "local",
+            "physnet1",
+            "GROUP",
+            "ingress",
+            "tcp",
+            "IPv6",
+        ]
     ),
 )
 keys = st.sampled_from(["ip_address", "subnet_id", "mac_address", "start", "end", "destination", "nexthop", "x", "port", "network"])
 values = st.recursive(scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=3)), max_leaves=6)
 bodies = st.dictionaries(st.sampled_from(NAMES), values, max_size=5)
-ids = st.sampled_from(["NETWORK", "SUBNET", "PORT", "p-admin", "nowhere", "agent", "%00", "a b", "é"])
+ids = st.sampled_from(["NETWORK", "SUBNET", "GROUP", "PORT", "p-admin", "nowhere", "agent", "%00", "a b", "é"])
 asked = st.one_of(st.text(max_size=6), st.sampled_from(["true", "id", "-1", "5"]))
 queries = st.lists(
     st.tuples(st.sampled_from(FILTERS), st.one_of(st.text(max_size=6), st.sampled_from(["true", "id", "-1", "5"]))), max_size=4
@@ -57,11 +73,14 @@ async def test_no_request_is_answered_with_a_5xx(
     else:
         net = listed.json()["networks"][0]
         sub = {"id": net["subnets"][0] if net["subnets"] else "gone"}
-    real = {"NETWORK": net["id"], "SUBNET": sub["id"]}
+    group = (await client.get("/v2.0/security-groups", name="default"))["security_groups"][0]
+    real = {"NETWORK": net["id"], "SUBNET": sub["id"], "GROUP": group["id"]}
     path = route.path
     for part in ("{id}", "{alias}", "{project_id}"):
         path = path.replace(part, real.get(one, one))
-    singular = next((name for name in ("network", "subnet", "port", "quota") if f"/{name}s" in route.path), "network")
+    kinds = ("network", "subnet", "port", "quota", "security_group_rule", "security_group", "address_group")
+    singular = next((name for name in kinds if f"/{name.replace('_', '-')}s" in route.path), "network")
+    body = {name: real.get(value, value) if isinstance(value, str) else value for name, value in body.items()}
     if route.method == "POST" and singular != "network" and "network_id" in body:
         body["network_id"] = net["id"]
     sent: Any = {singular: body} if junk is None else junk
