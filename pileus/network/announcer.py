@@ -20,7 +20,6 @@ from pileus.store import Store
 log = structlog.get_logger(__name__)
 
 QUEUE = "network-rpc"
-CONCURRENCY = 8
 IDLE = 2.0
 """Seconds after which it is looked for changes though nobody asked: of a host that leaves nobody hears."""
 AGAIN = 1.0
@@ -31,12 +30,13 @@ class Announcer:
         self._store = store
         self._bus = bus
         self._gather = settings.members_gather
+        self._at_once = settings.executor_thread_pool_size
         self._some = asyncio.Event()
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._subscription = self._bus.serve(from_hosts(MEMBERS), MembersRequest, self._asked, queue=QUEUE, concurrency=CONCURRENCY)
+        self._subscription = self._bus.serve(from_hosts(MEMBERS), MembersRequest, self._asked, queue=QUEUE, concurrency=self._at_once)
         self._task = asyncio.create_task(self._run(), name="network-announcer")
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """Statements that do nothing but cost a round trip: as many as Neutron's service executes beyond ours for the same work.
 
-So that a lab can have Neutron's waiting for its database without Neutron (REFERENCE of the figures: docs/STORY.md). By default none.
+So that a lab can have Neutron's waiting for its database without Neutron; where the figures come from: docs/STORY.md. By default none.
 """
 
 from __future__ import annotations

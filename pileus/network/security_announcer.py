@@ -22,7 +22,6 @@ from pileus.store import Store
 log = structlog.get_logger(__name__)
 
 QUEUE = "network-rpc"
-CONCURRENCY = 8
 IDLE = 2.0
 """Seconds after which it is looked for changes though nobody said that there are: of an address that goes nobody hears."""
 AGAIN = 1.0
@@ -39,7 +38,8 @@ class SecurityAnnouncer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._subscription = self._bus.serve(from_hosts(SECURITY), SecurityRequest, self._asked, queue=QUEUE, concurrency=CONCURRENCY)
+        at_once = self._settings.executor_thread_pool_size
+        self._subscription = self._bus.serve(from_hosts(SECURITY), SecurityRequest, self._asked, queue=QUEUE, concurrency=at_once)
         self._task = asyncio.create_task(self._run(), name="security-announcer")
 
     async def close(self) -> None:
