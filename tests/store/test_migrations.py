@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import sqlite3
 import subprocess
@@ -149,6 +150,22 @@ async def test_an_old_sqlite_file_is_upgraded_and_keeps_what_is_in_it(tmp_path: 
             kept = {name: found[name] for name in rows[table].keys() & set(found.keys())}
             assert kept == {name: rows[table][name] for name in kept}
         assert file.execute("PRAGMA foreign_key_check").fetchall() == []
+        check_open([tuple(row) for row in file.execute(OPEN_GROUPS)])
+
+
+OPEN_GROUPS = (
+    "SELECT p.id, g.project_id, p.security_groups, m.set_id, m.address, r.direction, r.ip_version, r.protocol, r.remote_cidr "
+    "FROM network_ports p JOIN network_set_members m ON m.port_id = p.id JOIN network_security_groups g ON g.id = m.set_id "
+    "JOIN network_security_rules r ON r.group_id = g.id ORDER BY p.id, r.direction, r.ip_version"
+)
+
+
+def check_open(found: list[tuple[Any, ...]]) -> None:
+    """What passed to and from ports before there were security groups passes after the upgrade: they have a group that says so."""
+    assert len(found) == 4
+    assert {(row[0], row[1], row[4]) for row in found} == {("x", "x", "x")}
+    assert [row[5:] for row in found] == [(way, version, None, None) for way in ("egress", "ingress") for version in (4, 6)]
+    assert {json.loads(row[2])[0] if isinstance(row[2], str) else row[2][0] for row in found} == {row[3] for row in found}
 
 
 def test_a_file_that_cannot_be_upgraded_stays_as_it_was(tmp_path: Path) -> None:
@@ -186,16 +203,31 @@ async def test_upgrade_makes_the_schema_once_whoever_asks(postgres: PostgresServ
     await store.close()
 
 
+def fill_network(connection: Connection) -> None:
+    """One row in each table that a port of the first Pileus is in."""
+    look = inspect(connection)
+    for table in ("network_networks", "network_subnets", "network_ports", "network_allocations"):
+        kinds = {column["name"]: str(column["type"]) for column in look.get_columns(table)}
+        values = {
+            name: "'[]'" if kind == "JSON" else "'x'" if kind.startswith(("VARCHAR", "TEXT")) else "true" if kind == "BOOLEAN" else "1"
+            for name, kind in kinds.items()
+        }
+        connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+
+
 async def test_upgrade_of_an_older_one(postgres: PostgresServer) -> None:
     url = await postgres.fresh(empty=True)
     engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), poolclass=NullPool)
     async with engine.begin() as connection:
         await connection.run_sync(make_first)
         await connection.run_sync(revisions.stamp, revisions.FIRST)
+        await connection.run_sync(fill_network)
     with pytest.raises(StartupError, match=r"has the schema 0001_first, this Pileus needs .*: run `pileus db upgrade`"):
         await open_store(settings(url), role="test")
     said = await asyncio.gather(*[upgrade_postgresql(url) for _ in range(2)])
     assert sum(f"was upgraded from 0001_first to {revisions.head()}" in one for one in said) == 1
+    async with engine.connect() as connection:
+        check_open([tuple(row) for row in (await connection.exec_driver_sql(OPEN_GROUPS)).all()])
     await (await open_store(settings(url), role="test")).close()
 
 
