@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -87,6 +88,7 @@ class Serial:
                 asked.done.set_exception(WireError("the port was removed before it was wired"))
 
     async def _run(self) -> None:
+        pause = first_pause(self._settings.polling_interval)
         while True:
             began = time.monotonic()
             try:
@@ -96,7 +98,8 @@ class Serial:
                 log.exception("a turn of the agent failed; the next one goes on")
             took = time.monotonic() - began
             AGENT_TURN.observe(took)
-            await asyncio.sleep(max(0.0, self._settings.polling_interval - took))
+            await asyncio.sleep(max(0.0, pause - took))
+            pause = self._settings.polling_interval
 
     async def _turn(self) -> None:
         noticed, asked = self._noticed, list(self._asked)
@@ -150,6 +153,11 @@ class Serial:
             await self._removals.some()
             if not await self._removals.remove():
                 await asyncio.sleep(RETRY)
+
+
+def first_pause(interval: float) -> float:
+    """Turns of agents that were started together begin at times of their own."""
+    return random.uniform(0, interval)  # noqa: S311 - spreads, guards nothing
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import REGISTRY
 
+from pileus.host import serial_loop
 from tests.boot.virtual import in_virtual_time
 from tests.host.agents import PING, port, rig
 
@@ -25,6 +26,12 @@ EXPECTED: dict[tuple[str, str], tuple[float, float]] = {
     ("serial", "bundled"): (BUNDLED, BUNDLED),
     ("serial", "blocking"): (BLOCKING, BLOCKING),
 }
+
+
+@pytest.fixture(autouse=True)
+def in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns begin at whole intervals."""
+    monkeypatch.setattr(serial_loop, "first_pause", lambda interval: interval)
 
 
 def blocked() -> float:

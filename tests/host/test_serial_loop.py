@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from pileus.host import serial_loop
 from pileus.host.ports import WireError
 from pileus.host.switch.simulated import World
 from pileus.messages import PortsChanged
@@ -22,6 +23,8 @@ LAST_TURN = 10.0
 
 @pytest.fixture
 def virtual(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]:
+    """Turns begin at every even second."""
+    monkeypatch.setattr(serial_loop, "first_pause", lambda interval: interval)
     return lambda work: in_virtual_time(monkeypatch, work)
 
 
@@ -282,3 +285,8 @@ def test_at_its_start_it_wires_what_is_its_own_at_once(virtual: Virtual) -> None
             assert set(world.ports) == {"a", "b"}
 
     virtual(work)
+
+
+def test_turns_of_agents_that_start_together_begin_at_times_of_their_own() -> None:
+    pauses = [serial_loop.first_pause(2.0) for _ in range(200)]
+    assert min(pauses) < 0.2 and 1.8 < max(pauses) <= 2.0
