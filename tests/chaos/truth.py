@@ -82,6 +82,15 @@ LIES = {
         SELECT u.project_id, u.cores, sum((s.flavor::jsonb->>'vcpus')::int) FROM compute_usage u
         LEFT JOIN compute_servers s ON s.project_id = u.project_id AND s.deleted_at IS NULL
         GROUP BY 1, 2 HAVING u.cores <> coalesce(sum((s.flavor::jsonb->>'vcpus')::int), 0)""",
+    "a server's info cache is not what its ports are": """
+        SELECT s.id, s.vm_state, s.addresses::text AS cached, s.addresses_asked, s.addresses_known, s.refresh_at, t.found
+        FROM compute_servers s LEFT JOIN LATERAL (
+            SELECT array_agg(a.ip || ' ' || p.mac ORDER BY a.ip, p.mac) AS found FROM network_ports p
+            JOIN network_allocations a ON a.port_id = p.id WHERE p.server_id = s.id
+        ) t ON true
+        WHERE s.deleted_at IS NULL AND s.host IS NOT NULL AND s.vm_state <> 'building' AND coalesce((
+            SELECT array_agg(concat(e->>'address', ' ', e->>'mac') ORDER BY e->>'address', e->>'mac') FROM json_array_elements(s.addresses) e
+        ), ARRAY[]::text[]) IS DISTINCT FROM coalesce(t.found, ARRAY[]::text[])""",
     "a host counts builds that nobody does": "SELECT name, building FROM compute_hosts WHERE building <> 0",
     "a worker that lives computes a server on which nothing is open": f"""
         SELECT s.id, s.lease_owner, s.lease_until FROM compute_servers s JOIN compute_workers w ON w.id = s.lease_owner
