@@ -2,9 +2,10 @@
 
     python -m pileus.lab.proxy --round-trip 0.001 database=5432 network=9696
 
-says where it listens for each name, in one line of JSON, then that it runs. Both directions wait half the time each; what was said first
-arrives first, and any number of messages are on their way at once, as on a wire. It counts round trips and how long they took: who
-connects to `counts` is told, in JSON.
+says where it listens for each name, in one line of JSON, then that it runs. A question is on its way for the whole time and its answer
+for none: so each round trip needs one timer and not two, and nobody who waits for answers can tell. What was said first arrives first,
+and any number of messages are on their way at once, as on a wire. It counts round trips and how long they took: who connects to `counts`
+is told, in JSON.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Wire:
 
 
 class End(asyncio.Protocol):
-    """One end of a connection: what it hears goes to the other end."""
+    """One end of a connection: what it hears goes to the other end, at once."""
 
     def __init__(self, wire: Wire) -> None:
         self.other: End | None = None
@@ -123,14 +124,14 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.other is not None:
-            self._wire.send(self.other, data)
+            self.other.arrive(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.other is not None:
             self._wire.send(self.other, None)
 
     def arrive(self, data: bytes | None) -> None:
-        """What the other end heard, a while ago."""
+        """What the other end heard."""
         if self.transport is None:
             self._early.append(data)
         elif data is None:
@@ -148,7 +149,8 @@ class End(asyncio.Protocol):
 
 
 class Asker(End):
-    """The end of who connects: it counts. A round trip is over with the first word of the answer."""
+    """The end of who connects: what it hears is on its way for a while. It counts; a round trip is over with the first word of the
+    answer."""
 
     def __init__(self, wire: Wire, count: Count, connect: Connect) -> None:
         super().__init__(wire)
@@ -165,7 +167,8 @@ class Asker(End):
         if not self._asked_at:
             self._asked_at = time.monotonic()
             self._count.trips += 1
-        super().data_received(data)
+        if self.other is not None:
+            self._wire.send(self.other, data)
 
     def arrive(self, data: bytes | None) -> None:
         if self._asked_at:
@@ -230,7 +233,7 @@ class Proxy:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._wire = Wire(self._round_trip / 2, loop)
+        self._wire = Wire(self._round_trip, loop)
         for name, port in self._targets.items():
             await self._listen(name, Connect(self._wire, port))
         told = await asyncio.start_server(self._tell, "127.0.0.1", 0)
