@@ -250,6 +250,19 @@ async def test_answers_pass_wherever_the_client_is_and_nothing_else(pair: Pair) 
     assert not await pair.server.reaches(pair.client, tcp(B, A, IP_B, IP_A, ports=(81, 41000), flags=SYN_ACK, at=(500, 101)))
 
 
+@pytest.mark.parametrize("server", ["no port security", "stateless", "no filter"])
+async def test_answers_of_a_server_that_is_not_tracked_pass(ovs: OvsRig, server: str) -> None:
+    rules = Filter(stateful=False, rules=OPEN.rules) if server == "stateless" else None
+    one = network()
+    pair = Pair(await guest(ovs, 1, one, SENDS), await guest(ovs, 2, one, rules, port_security=server != "no port security"))
+    port = await pair.connect()
+    assert await pair.server.reaches(pair.client, pair.says(port, data=b"page"))
+    assert not await pair.server.reaches(pair.client, pair.says(port + 1000, SYN_ACK))
+    await pair.client.wire(SILENT)
+    assert not await pair.client.reaches(pair.server, pair.asks(port, data=b"refused"))
+    assert not await pair.server.reaches(pair.client, pair.says(port, data=b"and so are answers"))
+
+
 async def test_a_changed_rule_holds_for_what_stands_already(pair: Pair) -> None:
     port = await pair.connect()
     await pair.server.wire(takes(WEB, rule(protocol=ICMP)))
