@@ -45,7 +45,7 @@ class Notifier:
         self._events = events
         self._interval = interval
         self._limit = limit
-        self._send = self._once if at_most_once else self._until_delivered
+        self._turn = self._once if at_most_once else self._until_delivered
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._taken: list[Row] = []
@@ -87,7 +87,7 @@ class Notifier:
                 log.exception("notifier failed, trying again")
                 wait = LAST_RETRY
 
-    async def _turn(self) -> float:
+    async def _until_delivered(self) -> float:
         """Deliver what is due; seconds until something is due again."""
         now = time.time()
         next_due = await self._store.read(outbox.next_due)
@@ -95,25 +95,24 @@ class Notifier:
             return IDLE
         if next_due > now:
             return min(IDLE, next_due - now)
-        sent = await self._send(now)
-        if sent and self._interval:
-            await asyncio.sleep(self._interval)
-        return 0.0 if sent else BUSY
-
-    async def _once(self, now: float) -> bool:
-        due = await self._store.write(outbox.take_out, now, BATCH)
-        if due:
-            await once.tell(self._events, [_event(row) for row in due], limit=self._limit)
-        return bool(due)
-
-    async def _until_delivered(self, now: float) -> bool:
         due = await self._store.write(outbox.take, now, now + self._limit + SETTLING, BATCH)
-        if due:
-            self._taken = due
-            done, again = await self._deliver(due)
-            await self._store.write(outbox.settle, done, again)
-            self._taken = []
-        return bool(due)
+        if not due:
+            return BUSY
+        self._taken = due
+        done, again = await self._deliver(due)
+        await self._store.write(outbox.settle, done, again)
+        self._taken = []
+        await asyncio.sleep(self._interval)
+        return 0.0
+
+    async def _once(self) -> float:
+        """The same with what is noted, as if it had only been in memory: the database is asked once, and told nothing."""
+        due = await self._store.write(outbox.take_out, time.time(), BATCH)
+        if not due:
+            return IDLE
+        await once.tell(self._events, [_event(row) for row in due], limit=self._limit)
+        await asyncio.sleep(self._interval)
+        return 0.0
 
     async def _deliver(self, due: Sequence[Row]) -> tuple[list[Row], list[tuple[Row, float]]]:
         """What is done with, and what is to be tried again at which time."""
