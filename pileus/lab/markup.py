@@ -65,6 +65,11 @@ def seconds(value: float | None) -> str:
     return f"{number(value)}{GAP}s"
 
 
+def short(value: float) -> str:
+    """As `seconds`, of a round value: `2.5 s`, `50 ms`."""
+    return f"{value * 1000:g}{GAP}ms" if 0 < value < 0.1 else f"{value:,g}{GAP}s"
+
+
 def rate(value: float | None) -> str:
     """`4.25/s`."""
     return NOTHING if value is None or not math.isfinite(value) else f"{number(value)}/s"

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pileus.lab import charts, page
+from pileus.lab import charts, page, stability
 from pileus.lab.charts import Row
-from pileus.lab.markup import GAP, NOTHING, Markup, Node, join, number, percent, rate, seconds, tag, times
+from pileus.lab.markup import GAP, NOTHING, Markup, Node, join, number, percent, rate, seconds, short, tag, times
 from pileus.lab.page import Tile
 from pileus.lab.results import Case, Experiment, Rung
 from pileus.lab.style import step_tone
@@ -23,11 +23,21 @@ FIGURES: dict[str, tuple[str, str, Callable[[float], str]]] = {
         seconds,
     ),
     "pool_wait_s": ("Waiting for a database connection", "Mean of a transaction in the network service's processes.", seconds),
-    "rpc_wait_s": ("Waiting for an RPC worker", "Mean of an agent's request, from its arrival until a worker begins with it.", seconds),
+    "rpc_wait_s": (
+        "Waiting for the network's RPC",
+        "Mean of what an agent waits for the answers that one port needs: its details, and that it was reported.",
+        seconds,
+    ),
     "heal_requests_per_min": (
         "REST requests a minute from healing",
         "What all compute hosts ask of the network API to refresh caches that no event had touched.",
         number,
+    ),
+    "wire_wait_s": ("Waiting for the agent", "Mean of a port, from when the agent was asked or noticed it until it was wired.", seconds),
+    "agent_turn_s": (
+        "A turn of the agent's loop",
+        "Mean, without the sleep between turns; where the agent has no loop there is none.",
+        seconds,
     ),
 }
 """Figures of a load that have a chart: title, how it is meant, how it is written. The others stand in the table."""
@@ -183,7 +193,7 @@ def _windows(found: Experiment) -> Markup | None:
         grows = _growth(rung)
         verdict = tag("p", f"loses servers in {len(lost)} of {len(spans)} windows" if lost else grows, class_="bad" if lost else "quiet")
         made.append(tag("div", tag("h3", case.name), verdict, charts.plot(picture)))
-    flat = sum(not _grows(rung) and all(each.active == each.created for each in rung.windows) for _, rung in runs)
+    flat = sum(not stability.grows(rung.windows) and not stability.loses(rung.windows) for _, rung in runs)
     return page.section(
         f"{flat} of {len(runs)} cases are stable: their latency does not grow while the load stays",
         "Each picture is one case at the load of the comparison. Across: when a create was asked for. Solid: p99 of that window, dotted: "
@@ -269,7 +279,7 @@ def _knees(found: Experiment) -> Markup:
         "stated costs by Little's law before anything ran; then it was measured.",
         page.figure(
             [
-                charts.rows(lines, axis, [rate(tick) for tick in axis.ticks]),
+                charts.rows(lines, axis, [f"{tick:g}/s" for tick in axis.ticks]),
                 charts.key([(_ring(signs), "predicted"), (charts.pair(signs, 0.5, 0.5, "good")[1:2], "measured")]),
             ],
             "Knees, creates a second",
@@ -292,7 +302,7 @@ def _ladder(found: Experiment) -> Markup | None:
     return page.section(
         f"{sum(len(case.rungs) for case in with_rungs)} loads were tried to find where each case breaks",
         "A dot: every server became ACTIVE, p99 under half the plug timeout. A cross: not so. The comparison above is at the dashed line.",
-        page.figure(charts.rows(lines, axis, [rate(tick) for tick in axis.ticks], marks=[(found.load_per_s, "compared here")])),
+        page.figure(charts.rows(lines, axis, [f"{tick:g}/s" for tick in axis.ticks], marks=[(found.load_per_s, "compared here")])),
     )
 
 
@@ -306,7 +316,7 @@ def _figures(found: Experiment) -> Markup | None:
         if measured:
             axis = charts.linear([value for _, value in measured], ticks=4)
             lines = [Row(case.name, [charts.bar(axis, value)], tag("b", written(value)), written(value)) for case, value in measured]
-            made.append(page.figure(charts.rows(lines, axis, [written(tick) for tick in axis.ticks]), title, note))
+            made.append(page.figure(charts.rows(lines, axis, _ticks(axis, written)), title, note))
     names = sorted({name for _, rung in runs for name in rung.figures})
     table = page.table(
         ["case", *(page.words(name) for name in names)],
@@ -412,27 +422,19 @@ def _last(rung: Rung) -> float | None:
     return next((each.p99_s for each in reversed(rung.windows) if each.p99_s is not None), None)
 
 
-def _thirds(rung: Rung) -> tuple[float, float] | None:
-    """Mean p99 of the first and of the last third of the windows."""
-    known = [each.p99_s for each in rung.windows if each.p99_s is not None]
-    third = max(1, len(known) // 3)
-    return (sum(known[:third]) / third, sum(known[-third:]) / third) if len(known) > 1 else None
-
-
-def _grows(rung: Rung) -> bool:
-    ends = _thirds(rung)
-    return ends is not None and ends[1] > 1.5 * ends[0] and ends[1] - ends[0] > 0.5
-
-
 def _growth(rung: Rung) -> str:
-    ends = _thirds(rung)
-    if ends is None:
+    found = stability.ends([each.p99_s for each in rung.windows])
+    if found is None:
         return "too short to tell"
-    return f"grows: {seconds(ends[0])} to {seconds(ends[1])}" if _grows(rung) else f"flat: p99 {seconds(ends[1])}"
+    return f"grows: p99 {seconds(found[0])} to {seconds(found[1])}" if stability.grows(rung.windows) else f"flat: p99 {seconds(found[1])}"
 
 
 def _times(axis: charts.Axis) -> list[str]:
-    return [seconds(tick) for tick in axis.ticks]
+    return [short(tick) for tick in axis.ticks]
+
+
+def _ticks(axis: charts.Axis, written: Callable[[float], str]) -> list[str]:
+    return _times(axis) if written is seconds else [f"{tick:,g}" for tick in axis.ticks]
 
 
 def _setting(case: Case, key: str) -> str:

@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from pileus.lab import charts, page
-from pileus.lab.markup import GAP, Markup, number, percent, rate, seconds, tag
+from pileus.lab import charts, page, stability
+from pileus.lab.markup import GAP, Markup, number, percent, rate, seconds, short, tag
 from pileus.lab.page import Tile
 from pileus.lab.storm import Made, Storm
 
@@ -67,7 +67,7 @@ def _over_time(found: Storm) -> Markup | None:
     up = charts.linear([len(asked)], ticks=4, whole=True)
     lines = [charts.Line("", _climb(asked)), charts.Line("good", _climb(ends))]
     told = f"{len(asked)} servers asked for within {seconds(max(asked))}, {len(ends)} ACTIVE" + (f" by {seconds(ends[-1])}" if ends else "")
-    ticks = [seconds(tick) for tick in across.ticks]
+    ticks = [short(tick) for tick in across.ticks]
     climb = charts.Plot(across, up, ticks, [number(tick) for tick in up.ticks], told, lines, height=200)
     every = len(found.servers) // MOST_SPECKS + 1
     shown = [one for one in found.servers if one.seconds is not None and one.outcome in ("active", "error")][::every]
@@ -78,7 +78,7 @@ def _over_time(found: Storm) -> Markup | None:
         f"from {seconds(min((y for _, y, _ in specks), default=None))} to {seconds(max((y for _, y, _ in specks), default=None))} a server"
     )
     each = charts.Plot(
-        when, high, [seconds(tick) for tick in when.ticks], [seconds(tick) for tick in high.ticks], told, points=specks, height=200
+        when, high, [short(tick) for tick in when.ticks], [short(tick) for tick in high.ticks], told, points=specks, height=200
     )
     keys = charts.legend([("plain", "asked for"), ("good", "ACTIVE"), ("bad", "ERROR")])
     return page.section(
@@ -115,7 +115,7 @@ def _distribution(found: Storm) -> Markup | None:
     ]
     told = f"{len(took)} servers took from {seconds(took[0])} to {seconds(took[-1])}, half of them at most {seconds(found.p50_s)}"
     picture = charts.Plot(
-        across, up, [seconds(tick) for tick in across.ticks], [number(tick) for tick in up.ticks], told, columns=columns, height=180
+        across, up, [short(tick) for tick in across.ticks], [number(tick) for tick in up.ticks], told, columns=columns, height=180
     )
     lines = [[f"{part:g}{GAP}%", seconds(took[max(0, -int(-len(took) * part // 100) - 1)])] for part in (10, 25, 50, 75, 90, 95, 99, 100)]
     return page.section(
@@ -158,13 +158,14 @@ def _windows(found: Storm) -> Markup | None:
         [seconds(window.start), number(window.created), number(window.active), seconds(window.p50_s), seconds(window.p99_s)]
         for window in found.windows
     ]
-    first, last = ([w.p99_s for w in part if w.p99_s is not None] for part in (found.windows[:4], found.windows[-4:]))
-    grows = bool(first and last) and max(last) > 1.5 * max(first) and max(last) - max(first) > 0.5
+    growing = stability.grows(found.windows)
     title = (
-        "Latency grows while the load stays: the cloud is slower than the storm" if grows else "Latency does not grow while the load stays"
+        "Latency grows while the load stays: the cloud is slower than the storm"
+        if growing
+        else "Latency does not grow while the load stays"
     )
     head = ["began at", "asked for", "ACTIVE", "p50", "p99"]
-    return page.section(title, "Servers by when they were asked for.", page.table(head, lines, "Windows of the storm", words=()))
+    return page.section(title, "Servers by when they were asked for.", page.table(head, lines, "Windows of the storm"))
 
 
 def _how(found: Storm) -> Markup:

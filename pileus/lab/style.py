@@ -71,7 +71,7 @@ background:var(--rule);border:1px solid var(--rule);margin:0}
 .pair>*{min-width:0}
 figure{margin:1.3rem 0 0}
 .pair figure{margin-top:.8rem}
-.rows{display:grid;grid-template-columns:fit-content(15rem) minmax(0,1fr) max-content;column-gap:1rem}
+.rows{display:grid;grid-template-columns:fit-content(15rem) minmax(0,1fr) max-content;gap:.2rem 1rem}
 .row{display:grid;grid-template-columns:subgrid;grid-column:1/-1;align-items:center;padding:.16rem 0}
 .row .label{font-size:.92rem;line-height:1.3}
 .row .value{font-size:.88rem;text-align:right;white-space:nowrap;color:var(--soft)}
@@ -103,6 +103,7 @@ svg text{font:11.5px ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"Li
 table{border-collapse:collapse;font-size:.88rem;min-width:100%}
 caption{text-align:left;color:var(--soft);font-size:.85rem;padding-bottom:.4rem}
 th,td{padding:.42rem .9rem .42rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule);line-height:1.4}
+.scroll td:not(.n){min-width:9rem}
 thead th{color:var(--soft);font-weight:500;font-size:.82rem;vertical-align:bottom}
 tbody th{font-weight:600}
 .n{text-align:right;white-space:nowrap}

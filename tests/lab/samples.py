@@ -53,6 +53,8 @@ def case(name: str, knee: float, predicted: float, share: float, p99: float, ste
                 "pool_wait_s": p99 / 400,
                 "rpc_wait_s": p99 / 90,
                 "heal_requests_per_min": 6000.0 / (1 + knee),
+                "wire_wait_s": p99 / 30,
+                "agent_turn_s": p99 / 20,
                 "deletes_per_s": 1.5,
             },
         )

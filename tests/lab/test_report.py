@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pileus.lab import charts
+from pileus.lab import charts, stability
 from pileus.lab.markup import Markup, number, percent, seconds, tag
 from pileus.lab.report import finding, render
 from pileus.lab.results import Case, Experiment, Rung, Window
@@ -80,7 +80,7 @@ def test_what_is_asked_of_the_report_is_there() -> None:
         "network.rpc_workers 1 → 20",
         "REST requests a minute from healing",
         "Waiting for a database connection",
-        "Waiting for an RPC worker",
+        "Waiting for the network's RPC",
         "The agent's loop, blocked by deletions",
         "With one RPC worker that takes one request at a time a second connection has nothing to do.",
         "PostgreSQL 15 and NATS",
@@ -173,3 +173,15 @@ def test_seconds_are_written_with_their_unit(value: float | None, text: str) -> 
 
 def test_numbers() -> None:
     assert [number(value) for value in (0, 3.0, 0.123, 4.567, 45.67, 456.7, 45678)] == ["0", "3", "0.12", "4.57", "45.7", "457", "45,678"]
+
+
+def test_growing_is_seen_and_noise_is_not() -> None:
+    def run(*p99: float | None) -> list[Window]:
+        return [Window(float(n), 1, 1, (value or 0) / 2, value) for n, value in enumerate(p99)]
+
+    assert stability.grows(run(1, 1, 2, 3, 4, 5))
+    assert stability.grows([Window(0, 1, 1, 1.0, 9.0), Window(1, 1, 1, 4.0, 9.0), Window(2, 1, 1, 8.0, 9.0)])
+    assert not stability.grows(run(1, 1.2, 0.9, 1.1, 1.3, 1.2))
+    assert not stability.grows(run(0.1, 0.2, 0.1, 0.3, 0.2, 0.3)), "a few milliseconds are no growth"
+    assert not stability.grows(run(None, 7.0, None))
+    assert stability.loses([Window(0, 2, 1, None, None), Window(1, 2, 2, None, None)]) == 1
