@@ -168,6 +168,20 @@ def check_open(found: list[tuple[Any, ...]]) -> None:
     assert {json.loads(row[2])[0] if isinstance(row[2], str) else row[2][0] for row in found} == {row[3] for row in found}
 
 
+def test_info_caches_of_servers_of_before_are_to_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "pileus.db"
+    columns = ", ".join(f"[{name}]" for name in old_file(path)["compute_servers"] if name not in ("id", "host", "deleted_at"))
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        for server, host, deleted in (("lives", "h1", None), ("nowhere", None, None)):
+            values = f"SELECT ?, ?, ?, {columns} FROM compute_servers WHERE id = 'x'"
+            file.execute(f"INSERT INTO compute_servers (id, host, deleted_at, {columns}) {values}", (server, host, deleted))
+        file.commit()
+    asyncio.run(SqliteStore.open(path).close())
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        found = file.execute("SELECT id, refresh_at, addresses FROM compute_servers ORDER BY id").fetchall()
+    assert found == [("lives", 0.0, None), ("nowhere", None, "[]"), ("x", None, None)]
+
+
 def test_a_file_that_cannot_be_upgraded_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "pileus.db"
     old_file(path)

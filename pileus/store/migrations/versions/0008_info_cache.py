@@ -16,7 +16,8 @@ def upgrade() -> None:
         table.add_column(sa.Column("addresses_known", sa.BigInteger(), nullable=False, server_default="0"))
         table.add_column(sa.Column("refresh_at", sa.Double()))
         table.add_column(sa.Column("heal_at", sa.Double(), nullable=False, server_default="0"))
-    op.execute("UPDATE compute_servers SET refresh_at = 0 WHERE deleted_at IS NULL")
+    op.execute("UPDATE compute_servers SET refresh_at = 0 WHERE deleted_at IS NULL AND host IS NOT NULL")
+    op.execute("UPDATE compute_servers SET addresses = '[]' WHERE host IS NULL")
     must_read = sa.text("refresh_at IS NOT NULL")
     op.create_index("compute_servers_refresh", "compute_servers", ["refresh_at"], sqlite_where=must_read, postgresql_where=must_read)
     for name, columns in (("compute_servers_heal", ["heal_at"]), ("compute_servers_heal_of_host", ["host", "heal_at"])):
