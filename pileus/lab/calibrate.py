@@ -144,30 +144,33 @@ async def _steps(switch: Any, count: int, folder: Path) -> dict[str, float]:
     few = Filter()
     many = Filter(rules=tuple(SecurityRule("ingress", 4, 6, port, port) for port in range(1000, 1000 + RULES)))
     plugs, wires = [], []
-    for number in range(WARM + 3 * count):
-        port = _port(number)
+    ids = [_port(number).port_id for number in range(WARM + 4 * count)]
+    warm, rest = ids[:WARM], ids[WARM:]
+    for number in range(len(ids)):
+        port, heavy = _port(number), number >= WARM + 3 * count
         os.close((await switch.open_tap(port.port_id, port.mtu)).fd)
         plugs.append(await _timed(switch.plug(port)))
-        taken = await _timed(switch.wire(port, many if number >= WARM + 2 * count else few))
-        if number < WARM + 2 * count:
+        taken = await _timed(switch.wire(port, many if heavy else few))
+        if not heavy:
             wires.append(taken)
-    ids = [_port(number).port_id for number in range(WARM + 3 * count)]
     before = await _flows(folder)
-    blocking = [await _timed(switch.unplug([each], deletion="blocking")) for each in ids[WARM : WARM + count]]
-    flows_few = (before - await _flows(folder)) / count
-    before = await _flows(folder)
-    bundled = [await _timed(switch.unplug([each], deletion="bundled")) for each in ids[WARM + count : WARM + 2 * count]]
-    between = await _flows(folder)
-    heavy = [await _timed(switch.unplug([each], deletion="bundled")) for each in ids[WARM + 2 * count :]]
-    flows_many = (between - await _flows(folder)) / count
-    await switch.unplug(ids[:WARM])
-    one, other, fat = statistics.median(bundled), statistics.median(blocking), statistics.median(heavy)
-    a_flow = max(0.0, (fat - one) / max(1.0, flows_many - flows_few))
+    blocking, bundled = [], []
+    for number in range(count):  # in turns, so that whatever else the machine does is in both
+        blocking.append(await _timed(switch.unplug([rest[number]], deletion="blocking")))
+        bundled.append(await _timed(switch.unplug([rest[count + number]], deletion="bundled")))
+    flows = (before - (between := await _flows(folder))) / (2 * count)
+    light_s = await _timed(switch.unplug(rest[2 * count : 3 * count], deletion="bundled"))
+    light = between - (between := await _flows(folder))
+    heavy_s = await _timed(switch.unplug(rest[3 * count :], deletion="bundled"))
+    more = between - await _flows(folder) - light
+    await switch.unplug(warm)
+    a_flow = max(0.0, (heavy_s - light_s) / max(1, more))
+    one, other = statistics.median(bundled), statistics.median(blocking)
     return {
         "plug": statistics.median(plugs[WARM:]),
         "wire": statistics.median(wires[WARM:]),
-        "unplug": max(0.0, one - a_flow * flows_few),
-        "delete_flow": max(0.0, (other - one) / max(1.0, flows_few)),
+        "unplug": max(0.0, one - a_flow * flows),
+        "delete_flow": max(0.0, other - one) / max(1.0, flows) + a_flow,
         "delete_flow_bundled": a_flow,
         "add_member": await _member(switch),
     }

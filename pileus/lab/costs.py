@@ -58,6 +58,7 @@ class Meter:
 
 async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
     """On a site at rest. Raises TimeoutError."""
+    await site.quiet("worker", "network-api", "network-rpc", "hosts")
     trip = await statement_seconds(f"postgresql://pileus@127.0.0.1:{site.ports['network-rpc']}/{site.name}")
     tell(f"a statement holds its connection for {trip * 1000:.2f} ms")
     meter = await Meter.start(site)

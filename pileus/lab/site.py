@@ -23,7 +23,7 @@ import asyncpg
 
 from pileus.errors import StartupError
 from pileus.lab import proxy
-from pileus.lab.cases import POOL, WORKERS, Case, of_role
+from pileus.lab.cases import HEAL, POOL, WORKERS, Case, of_role
 from pileus.lab.nats import NatsServer
 from pileus.lab.postgresql import PostgresServer
 from pileus.lab.processes import Process, environment
@@ -157,9 +157,10 @@ class Site:
         self._entered.callback(self.wire.close)
         await self._all_up()
         if not fresh:
-            await self.quiet("network-rpc", "hosts", "worker", "network-api")  # by new compute services healing has begun, too
+            await self._spread()  # since all compute services are new, healing may be about to begin with all servers at once
+            await self.quiet("network-rpc", "hosts")
             await self.slow_down()
-            await self.database.execute(_SPREAD, time.time(), max(1.0, self.case.heal_interval))
+            await self._spread()
 
     async def close(self) -> None:
         """End everything and remove it. Nothing of it is left, whatever goes wrong."""
@@ -265,6 +266,10 @@ class Site:
         if reply.status >= 300:
             raise StartupError(f"{method} {path}: {reply.status} {reply.body[:300]!r}")
         return json.loads(reply.body)
+
+    async def _spread(self) -> None:
+        interval = float({**self.case.settings, **self._settings}[HEAL])
+        await self.database.execute(_SPREAD, time.time(), max(1.0, interval))
 
     async def _token(self) -> str:
         user = {"name": "admin", "domain": {"id": "default"}, "password": self.ground.password}
