@@ -198,6 +198,17 @@ async def test_a_whole_cloud_over_http(tmp_path: Path, signal: str) -> None:
         await cloud.close()
 
 
+def _is_told_of_a_change(client: Client, server: dict[str, Any]) -> None:
+    """The network service tells compute that a port has changed, compute asks for its addresses anew, over HTTP."""
+    port = client.get("network", "/v2.0/ports", device_id=server["id"])["ports"][0]
+    more = [*port["fixed_ips"], {"subnet_id": port["fixed_ips"][0]["subnet_id"]}]
+    client.request("PUT", "network", f"/v2.0/ports/{port['id']}", json={"port": {"fixed_ips": more}})
+    ends = time.monotonic() + LIMIT
+    while len(client.get("compute", f"/servers/{server['id']}")["server"]["addresses"]["private"]) < 2:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
 def _live(state: Path) -> None:
     with Client(login(state)) as client:
 
@@ -214,6 +225,7 @@ def _live(state: Path) -> None:
         client.post("compute", "/servers", {"server": body})
         active = servers({"ACTIVE"})
         assert len(active) == 4 and all(server["addresses"]["private"] for server in active)
+        _is_told_of_a_change(client, active[0])
         found = [port for port in client.get("network", "/v2.0/ports")["ports"] if port["device_owner"] == "compute:nova"]
         assert {port["device_id"] for port in found} == {server["id"] for server in active}
         client.post("compute", f"/servers/{active[0]['id']}/action", {"os-stop": None})

@@ -44,7 +44,9 @@ async def check(api: NeutronApi, context: Context, requested: Requested, count: 
     if room is not None and needed > room:
         raise QuotaExceeded("Quota exceeded for resources: ['port'].")
     if groups and needed:
-        ids = tuple(await neutron_security.resolve(api, context, groups))
+        ids = await neutron_security.wanted(api, context, groups)
+        if ids and not all(on[nic.network_id or ""].network.get("port_security_enabled", True) for nic in nics if not nic.port_id):
+            raise neutron_security.not_applied()
         nics = [nic if nic.port_id else replace(nic, security_groups=ids) for nic in nics]
     return await constraint(api, nics)
 

@@ -11,6 +11,7 @@ from pileus.compute.neutron_facts import PROFILE, Json
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, NotFound
 
+DEFAULT = "default"
 FIELDS = ("id", "name", "tenant_id", "description")
 
 
@@ -29,6 +30,19 @@ async def resolve(api: NeutronApi, context: Context, wanted: Sequence[str]) -> l
     if len({group.get("stateful", True) for group in found}) > 1:
         raise Conflict("Stateful and stateless security groups cannot be on one port.", kind="SecurityGroupConflict")
     return [group["id"] for group in found]
+
+
+async def wanted(api: NeutronApi, context: Context, names: Sequence[str]) -> tuple[str, ...]:
+    """The same for ports that are to be made: only `default` is what they get by themselves."""
+    return () if set(names) <= {DEFAULT} else tuple(await resolve(api, context, names))
+
+
+def not_applied() -> BadRequest:
+    """Of ports that can have no security group."""
+    return BadRequest(
+        "Network requires port_security_enabled and subnet associated in order to apply security groups.",
+        kind="SecurityGroupCannotBeApplied",
+    )
 
 
 async def of_servers(api: NeutronApi, server_ids: Sequence[str]) -> dict[str, list[SecurityGroup]]:
@@ -61,7 +75,7 @@ async def add(api: NeutronApi, context: Context, server_id: str, group: str) -> 
         raise NotFound(f"Server {server_id} has no ports.", kind="PortNotFound")
     for port in ports:
         if not port.get("port_security_enabled", True) or not port["fixed_ips"]:
-            raise BadRequest(f"Port {port['id']} has no port security or no address: it can have no security group.")
+            raise not_applied()
     for port in ports:
         if group_id not in port["security_groups"]:
             await api.update_port(port["id"], {"security_groups": [*port["security_groups"], group_id]})

@@ -19,7 +19,7 @@ from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from pileus.http.face import Limits
 from pileus.messages import AgentFacts, PortLevel, PortWiring
-from pileus.network import agents, levels, networks, ports, quotas, subnets, visible
+from pileus.network import agents, levels, networks, ports, quotas, security_groups, subnets, visible
 from pileus.network.api.face import face
 from pileus.network.client import InProcessNetwork
 from pileus.network.service import Network
@@ -91,6 +91,10 @@ class World:
         await self.store.write(
             lambda tx: agents.hear(tx, [AgentFacts(host, network_types=["geneve"] if address else [], address=address)], [])
         )
+
+    async def group(self, name: str, context: Context = ALICE) -> str:
+        new = security_groups.NewGroup(context.project, name)
+        return str((await self.store.write(security_groups.create_on, self.network.config, [new]))[0]["id"])
 
     async def used(self) -> int:
         return (await self.store.read(quotas.usage, "p-alice"))["port"]
@@ -322,3 +326,45 @@ async def test_devices_come_a_page_at_a_time(client: NetworkClient, world: World
         found += sorted(page)
     assert found == [f"s{i}" for i in range(7)]
     assert await client.devices(after="s3", most=2) == {"s4", "s5"}  # whoever goes on from there has not read what was before
+
+
+async def test_security_groups_of_a_servers_ports(client: NetworkClient, world: World) -> None:
+    network = await world.net()
+    web, db = await world.group("web"), await world.group("db")
+    for name, context in (("twice", ALICE), ("twice", ALICE), ("web", BOB)):
+        await world.group(name, context)
+    asked = [nic(network)]
+    checked = await client.check(ALICE, asked, count=1, security_groups=["web", db, web])
+    assert checked.nics[0].security_groups == (web, db)
+    for names, kind in (["mail"], (NotFound, BadRequest)), (["twice"], (Conflict,)):
+        with pytest.raises(kind, match=names[0]):
+            await client.check(ALICE, asked, count=1, security_groups=names)
+    assert (await client.check(ALICE, asked, count=1, security_groups=["default"])).nics == asked  # which is made when it is needed
+    bare = await world.net(port_security=False)
+    with pytest.raises(BadRequest, match="port_security_enabled"):
+        await client.check(ALICE, [nic(bare)], count=1, security_groups=["web"])
+    (wired,) = await allocate(client, *checked.nics)
+    assert sorted(wired.security_groups) == sorted([web, db])
+    (plain,) = await allocate(client, nic(network), server="s2")
+    assert len(plain.security_groups) == 1  # the project's default group
+    await client.remove_security_group(ALICE, "s1", "web")
+    await client.add_security_group(ALICE, "s1", "default")
+    await client.add_security_group(ALICE, "s1", "default")
+    found = await client.security_groups(["s1", "s2", "s3"])
+    assert {server: sorted(group.name for group in groups) for server, groups in found.items()} == {
+        "s1": ["db", "default"],
+        "s2": ["default"],
+    }
+    rules = {group.name: group.ingress for group in await client.security_groups_of("s1")}
+    assert rules["db"] == ()
+    assert {(rule.remote_group, rule.ip_version) for rule in rules["default"]} == {(("default", "p-alice"), 4), (("default", "p-alice"), 6)}
+    assert (await client.security_groups(["s3"]), await client.security_groups_of("s3")) == ({}, [])
+    with pytest.raises(NotFound):
+        await client.remove_security_group(ALICE, "s1", "web")
+    with pytest.raises(NotFound):
+        await client.add_security_group(ALICE, "s3", "web")
+    with pytest.raises(NotFound):
+        await client.add_security_group(ALICE, "s1", "mail")
+    await allocate(client, nic(bare), server="s4")
+    with pytest.raises(BadRequest, match="port_security_enabled"):
+        await client.add_security_group(ALICE, "s4", "web")

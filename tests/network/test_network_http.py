@@ -20,7 +20,7 @@ from pileus.clients.rest import Rest
 from pileus.clients.tokens import OwnTokens
 from pileus.compute.network_http import HttpNetwork
 from pileus.compute.neutron_facts import MARK, PROFILE
-from pileus.errors import Conflict, PileusError, Unavailable
+from pileus.errors import Conflict, Unavailable
 from pileus.http.face import Limits
 from pileus.messages import AgentFacts, PortWiring
 from pileus.network import agents, levels
@@ -222,27 +222,6 @@ async def test_a_dead_agent_is_a_reason_for_another_host(http: HttpNetwork, netw
     with pytest.raises(Conflict):
         await allocate(http, RequestedNic(network_id=net["id"]), key="k2")
     assert (await ports_of(client))[0]["binding:host_id"] == "h2"
-
-
-async def test_security_groups_of_a_server(http: HttpNetwork, line: Line, client: Client) -> None:
-    alice = client.as_("alice")
-    network, _ = await alice.network()
-    web, db = [(await alice.post("/v2.0/security-groups", {"security_group": {"name": name}}))["security_group"] for name in ("web", "db")]
-    checked = await http.check(ALICE, [RequestedNic(network_id=network["id"])], count=1, security_groups=["web", db["id"]])
-    assert checked.nics[0].security_groups == (web["id"], db["id"])
-    with pytest.raises(PileusError, match="Security group mail not found"):
-        await http.check(ALICE, [RequestedNic(network_id=network["id"])], count=1, security_groups=["mail"])
-    (wired,) = await allocate(http, *checked.nics)
-    assert sorted(wired.security_groups) == sorted([web["id"], db["id"]])
-    await http.remove_security_group(ALICE, "s1", "web")
-    await http.add_security_group(ALICE, "s1", "default")
-    assert {group.name for group in (await http.security_groups(["s1", "s2"]))["s1"]} == {"db", "default"}
-    default = next(group for group in await http.security_groups_of("s1") if group.name == "default")
-    assert {rule.remote_group for rule in default.ingress} == {("default", "p-alice")}
-    assert {rule.ip_version for rule in default.ingress} == {4, 6}
-    for attempt in (http.remove_security_group(ALICE, "s1", "web"), http.add_security_group(ALICE, "s9", "web")):
-        with pytest.raises(PileusError):
-            await attempt
 
 
 async def test_a_boot_a_question_and_a_delete_cost_few_requests(http: HttpNetwork, line: Line, client: Client) -> None:
