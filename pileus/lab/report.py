@@ -225,8 +225,8 @@ def _steps(found: Experiment) -> Markup | None:
         f"“{first.name}” spends {percent(first.steps[longest], sum(first.steps.values()))} of a boot in “{longest}”",
         [
             tag("b", longest),
-            f"{meaning}. Each bar is made of the medians of a boot's steps at the load of the comparison, one after the other; steps that "
-            "go on beside one another (image, plugged) are both there.",
+            f"{meaning}. Each bar is the mean boot at the load of the comparison, step after step; of steps that go on beside one "
+            "another only that which was waited for is there.",
         ],
         page.figure(
             [
@@ -243,7 +243,7 @@ def _steps(found: Experiment) -> Markup | None:
             ),
             "The same as parts of the whole, for the bars that are too short to see",
         ),
-        page.fold("As figures", page.table(["case", *names], lines, "Median seconds of each step")),
+        page.fold("As figures", page.table(["case", *names], lines, "Mean seconds of each step on the way that decided")),
     )
 
 

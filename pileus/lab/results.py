@@ -19,7 +19,8 @@ class Window(msgspec.Struct, frozen=True):
 
 class Rung(msgspec.Struct, frozen=True):
     """One load that a case was put under. `seconds`: for how long creates came; percentiles are of POST to ACTIVE, of those that
-    became so. `steps`: median seconds of each step of the timeline. `good`: all ACTIVE, and p99 under half the plug timeout."""
+    became so. `good`: all ACTIVE, and p99 under half the plug timeout. `steps`: mean seconds of each step on the way that decided (those
+    beside it are not in it), of the creates that ended: together they are the mean of the whole."""
 
     rate_per_s: float
     seconds: float
@@ -34,7 +35,8 @@ class Rung(msgspec.Struct, frozen=True):
     steps: dict[str, float] = {}
     windows: list[Window] = []
     figures: dict[str, float] = {}
-    """What the parts measured meanwhile: `agent_blocked_s` (a host and minute), `pool_wait_s`, `rpc_wait_s`, `heal_requests_per_min`, …"""
+    """What the parts measured meanwhile: `agent_blocked_s` (a host and minute), `pool_wait_s`, `rpc_wait_s` (of an agent's question and
+    its report together, handling and all), `heal_requests_per_min`, …"""
 
 
 class Case(msgspec.Struct, frozen=True):
