@@ -110,6 +110,7 @@ def _lines(told: Told) -> list[Any]:
         longest = sorted(told.steps.items(), key=lambda step: -step[1])[:3]
         words = ", ".join(f"{step} {seconds * 1000:.0f} ms" for step, seconds in longest)
         said += ["", f"The newest servers' creates spent their time in: {words}."]
+    said += ["", f"Measured for {told.window:.0f} s; it holds for times like these, so look at the busiest."]
     if told.hosts is None:
         said += ["", "How many builds a host should take is said with --os-cloud NAME, which tells how many hosts are up."]
     return said

@@ -22,6 +22,8 @@ CORE = 0.7
 HEALING = 0.2
 """Refreshes of healing under way at once, in the mean, that are bearable: it is background work."""
 INTERVALS = (60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0)
+LATE = 0.05
+"""Part of the refreshes that may come late; more of them mean something only where healing is at least a quarter of what is bearable."""
 UNEVEN = 2.0
 """A busy host has so many times the builds of the mean: hosts are chosen by chance among the better ones."""
 FULL = 0.9
@@ -166,14 +168,15 @@ def _healing(found: Measured, now: Now) -> Advice | None:
     if not found.heals.per_s:
         return None
     late = min(1.0, found.heals_late / found.heals.per_s)
-    factor = max(found.heals.busy / HEALING, 2.0 if late > 0.05 else 0.0)
+    is_late = late > LATE and found.heals.busy >= HEALING / 4
+    factor = max(found.heals.busy / HEALING, 2.0 if is_late else 0.0)
     wanted = now.heal_interval * factor
     advised = now.heal_interval if factor <= 1 else next((step for step in INTERVALS if step >= wanted - 1e-9), INTERVALS[-1])
     because = (
         f"{_n(found.heals.per_s)} servers a second × {_s(found.heals.service)} of the network API = {_n(found.heals.busy)} refreshes "
         f"under way at once (Little); background work should be at most {HEALING:g}"
     )
-    if late > 0.05:
+    if is_late:
         because += f"; {late:.0%} of them came late"
     if factor > 1:
         because += f", so the interval grows by {_n(factor)} ×, to {_n(wanted)} s or the next longer one"
@@ -188,14 +191,13 @@ def _host_builds(found: Measured, now: Now) -> Advice | None:
     wanted = needed(mean * UNEVEN)
     because = (
         f"{_n(arrivals)} creates a second × {_s(found.creates.service)} = {_n(arrivals * found.creates.service)} being built at "
-        f"once (Little), {_n(mean)} on each of {found.hosts} hosts, {UNEVEN:g} × that on a busy one; of {wanted} slots that is "
-        f"{mean * UNEVEN / wanted:.0%}. Creates wait {_s(found.creates.wait)} for their turn now"
+        f"once (Little), {_n(mean)} on each of {found.hosts} hosts, {UNEVEN:g} × that on a busy one; "
+        f"{_enough(wanted, now.max_concurrent_builds)}. Creates wait {_s(found.creates.wait)} for their turn now"
     )
     is_now = str(now.max_concurrent_builds or "no limit")
+    advised = str(max(wanted, now.max_concurrent_builds)) if now.max_concurrent_builds else is_now
     busy = found.creates.busy / found.hosts / now.max_concurrent_builds if now.max_concurrent_builds else 0.0
-    return Advice(
-        "compute.max_concurrent_builds", is_now, str(wanted), because + _full(busy), sure=_sure(found.creates, found.window, busy)
-    )
+    return Advice("compute.max_concurrent_builds", is_now, advised, because + _full(busy), sure=_sure(found.creates, found.window, busy))
 
 
 def _all_builds(found: Measured, now: Now) -> Advice | None:
@@ -206,10 +208,19 @@ def _all_builds(found: Measured, now: Now) -> Advice | None:
     wanted = needed(load)
     busy = found.creates.busy / now.max_builds
     because = f"{_n(arrivals)} creates a second × {_s(found.creates.service)} = {_n(load)} being built at once (Little)"
-    because += f", {load / wanted:.0%} of {wanted}"
+    because += f"; {_enough(wanted, now.max_builds)}"
     return Advice(
-        "compute.max_builds", str(now.max_builds), str(max(wanted, 1)), because + _full(busy), sure=_sure(found.creates, found.window, busy)
+        "compute.max_builds",
+        str(now.max_builds),
+        str(max(wanted, now.max_builds)),
+        because + _full(busy),
+        sure=_sure(found.creates, found.window, busy),
     )
+
+
+def _enough(wanted: int, limit: int) -> str:
+    """A limit that is higher than it must be is left alone: a mean says nothing of the next storm."""
+    return f"{wanted} would do, and the limit is not below" if not limit or limit >= wanted else f"that needs {wanted}"
 
 
 def _sure(flow: Flow, window: float, busy: float) -> bool:

@@ -67,14 +67,18 @@ def test_a_cloud_at_rest_is_advised_nothing_and_a_small_one_little() -> None:
     lines = said(calm, Now())
     assert (lines["network.rpc_workers"].advised, lines["database.max_pool_size"].advised) == ("1", "1")
     assert lines["compute.heal_instance_info_cache_interval"].advised == "600"
+    assert (lines["compute.max_concurrent_builds"].advised, lines["compute.max_builds"].advised) == ("10", "256"), "a limit is not lowered"
+    assert "1 would do, and the limit is not below" in lines["compute.max_concurrent_builds"].because
     assert all(line.sure for line in lines.values() if line.setting.startswith("network"))
 
 
 def test_healing_that_comes_late_comes_less_often() -> None:
-    late = Measured(60.0, heals=Flow(1.0, 0.01), heals_late=0.5)
+    late = Measured(60.0, heals=Flow(10.0, 0.01), heals_late=5.0)
     line = said(late)["compute.heal_instance_info_cache_interval"]
     assert line.advised == "120"
     assert "50% of them came late" in line.because
+    few = said(Measured(60.0, heals=Flow(0.1, 0.01), heals_late=0.1))["compute.heal_instance_info_cache_interval"]
+    assert few.advised == "60", "so few are late for another reason"
 
 
 loads = st.floats(0.0, 200.0)
