@@ -10,11 +10,11 @@ from typing import Protocol
 
 import structlog
 
+from pileus.host import figures
 from pileus.host.chores import Chores
 from pileus.host.ports import Ports, RemovedMeanwhile, WireError
 from pileus.host.removals import Removals
 from pileus.messages import PortWiring
-from pileus.metrics import AGENT_BLOCKED
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ async def blocking(removals: Removals) -> bool:
     try:
         return await removals.remove()
     finally:
-        AGENT_BLOCKED.inc(time.monotonic() - began)
+        figures.blocked(time.monotonic() - began)
 
 
 async def wire_or_remove(ports: Ports, removals: Removals, port: PortWiring) -> None:

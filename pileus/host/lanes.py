@@ -8,13 +8,13 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
+from pileus.host import figures
 from pileus.host.agent_loops import blocking, quietly, wire_or_remove
 from pileus.host.chores import Chores
 from pileus.host.ports import Ports, RemovedMeanwhile, WireError
 from pileus.host.removals import Removals
 from pileus.host.reporter import growing_limits
 from pileus.messages import PortWiring
-from pileus.metrics import AGENT_WIRE_WAIT
 from pileus.settings import Network
 
 WIRERS = 16
@@ -53,7 +53,7 @@ class Lanes:
         asked = time.monotonic()
         try:
             async with self._wire_lane:
-                AGENT_WIRE_WAIT.observe(time.monotonic() - asked)
+                figures.wire_waited(time.monotonic() - asked)
                 if self._removals.has(port.port_id):
                     raise WireError("the port is being removed")
                 await self._ports.wire(port)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from pileus.bus import Bus, BusError
+from pileus.host import figures
 from pileus.host.dhcp import Dhcp
 from pileus.host.locks import Locks
 from pileus.host.reporter import PAUSE, Reporter
@@ -18,7 +19,6 @@ from pileus.host.switch import Switch, SwitchError, SwitchPort
 from pileus.host.switch_sets import SwitchSets
 from pileus.host.tunnels import Tunnels
 from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, PortLevel, PortWiring, from_host
-from pileus.metrics import AGENT_DETAILS
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
@@ -149,7 +149,7 @@ class Ports:
     async def details(self, ids: list[str], limits: Iterable[float]) -> dict[str, PortWiring]:
         """What ports are meant to be, by RPC: one try for each limit (s). Empty where nobody answers in any."""
         question = DeviceDetailsRequest(self._host, ids)
-        with AGENT_DETAILS.time():
+        with figures.asking_details():
             for tried, limit in enumerate(limits):
                 if tried:
                     await asyncio.sleep(PAUSE)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import structlog
 
 from pileus.bus import Bus, BusError
+from pileus.host import figures
 from pileus.messages import LEVELS, DeviceLevels, PortLevel, Taken, from_host
-from pileus.metrics import AGENT_REPORT
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ class Reporter:
         return batch
 
     async def _send(self, batch: list[PortLevel], limits: Iterable[float]) -> None:
-        with AGENT_REPORT.time():
+        with figures.reporting():
             for limit in limits:
                 try:
                     await self._bus.request(from_host(self._host, LEVELS), DeviceLevels(self._host, batch), Taken, timeout=limit)

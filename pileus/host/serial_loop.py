@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from pileus.host import figures
 from pileus.host.agent_loops import blocking, quietly, succeeds, wire_or_remove
 from pileus.host.chores import Chores
 from pileus.host.ports import Ports, WireError
 from pileus.host.removals import Removals
 from pileus.host.reporter import doubling_limits
 from pileus.messages import PortWiring
-from pileus.metrics import AGENT_TURN, AGENT_WIRE_WAIT
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
@@ -97,7 +97,7 @@ class Serial:
             except Exception:
                 log.exception("a turn of the agent failed; the next one goes on")
             took = time.monotonic() - began
-            AGENT_TURN.observe(took)
+            figures.turned(took)
             await asyncio.sleep(max(0.0, pause - took))
             pause = self._settings.polling_interval
 
@@ -114,11 +114,11 @@ class Serial:
             raise
         for port in details.values():
             if not self._ports.is_wired(port) and not self._removals.has(port.port_id):
-                AGENT_WIRE_WAIT.observe(time.monotonic() - noticed[port.port_id])
+                figures.wire_waited(time.monotonic() - noticed[port.port_id])
                 await quietly(self._wire(port))
         for each in asked:
             if not each.done.done():
-                AGENT_WIRE_WAIT.observe(time.monotonic() - each.at)
+                figures.wire_waited(time.monotonic() - each.at)
                 await self._answer(each)
         await self._ports.reporter.flush(REPORT_STEP)
 
