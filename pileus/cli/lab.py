@@ -13,7 +13,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="W
 HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report: one page that loads nothing.")]
 
 
-QUICK_TIMEOUT, QUICK_CASES = 12.0, "start,rpc,all,default"
+QUICK_TIMEOUT, QUICK_CASES = 20.0, "start,rpc,all,default"
 
 
 @app.command("story")

@@ -84,7 +84,7 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
 
     async def creates() -> None:
         rung = await load.rung(RATE, PROBED / RATE, whole=True, deletes=0.0)
-        waits.extend([rung.p50_s] if rung.p50_s else [])
+        waits.extend(each for each in (rung.p50_s, rung.p99_s) if each is not None)
 
     victims = (await site.alive())[:PROBED]
     create, create_cpu = await costs(creates())
@@ -99,7 +99,8 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
         heal=heal,
         cpu={"create": create_cpu, "delete": delete_cpu, "heal": heal_cpu, "idle": idle_cpu},
         trip_s=trip,
-        wait_s=statistics.median(waits) if waits else 0.0,
+        wait_s=min(waits, default=0.0),
+        slowest_s=max(waits, default=0.0),
         heal_requests=heal.get(REST, 0.0),
     )
 

@@ -32,7 +32,9 @@ class Costs(msgspec.Struct, frozen=True):
     trip_s: float
     """One round trip, as who holds the connection waits for it."""
     wait_s: float
-    """From POST to ACTIVE."""
+    """From POST to ACTIVE, the median."""
+    slowest_s: float
+    """The slowest of them: where a turn of a loop and a batch are waited for, each boot waits for another part of them."""
     heal_requests: float
     """REST requests of healing one server."""
 
@@ -175,7 +177,7 @@ def _agents(case: Case, costs: Costs, world: World) -> Station:
 def predict(case: Case, costs: Costs, world: World) -> Prediction:
     found = stations(case, costs, world)
     limit = min(found, key=lambda station: station.full_at)
-    room = max(0.0, world.plug_timeout_s / 2 - costs.wait_s)
+    room = max(0.0, world.plug_timeout_s / 2 - costs.slowest_s)
     stretch = 1 + room / world.rung_s
     arithmetic = (
         f"{limit.words}: full at {limit.full_at:.2f}/s. In {world.rung_s:g} s a queue may grow to {room:.1f} s before p99 is over "

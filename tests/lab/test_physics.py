@@ -20,6 +20,7 @@ COSTS = Costs(
     cpu={"create": 0.1, "delete": 0.025, "heal": 0.01, "idle": 0.1},
     trip_s=0.001,
     wait_s=3.0,
+    slowest_s=5.0,
     heal_requests=9.0,
 )
 WORLD = World(
@@ -41,7 +42,7 @@ def test_the_first_case_is_limited_by_its_only_connection() -> None:
     told = predict(BY_NAME["start"], COSTS, WORLD)
     assert told.limited_by == "network rpc"
     assert told.full_at == pytest.approx(1 / 0.2)
-    assert told.knee == pytest.approx(5 * (1 + (150 - 3) / 300))
+    assert told.knee == pytest.approx(5 * (1 + (150 - 5) / 300))
     assert "150 round trips a boot and 50 a delete × 1.00 ms = 0.200 s of a connection; there are 1 × min(1, 64) = 1" in told.arithmetic
 
 
