@@ -40,7 +40,7 @@ def test_every_room_is_told() -> None:
     assert [room for room in rooms if room not in services and f"pileus/{room}/" not in ARCHITECTURE] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/MANY-MACHINES.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/MANY-MACHINES.md", "docs/LAB.md"])
 def test_commands_of_the_documents_exist(document: str) -> None:
     from pileus.cli.main import app
 
