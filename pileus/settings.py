@@ -303,7 +303,7 @@ class Network(Section, frozen=True):
         Meta(description="Processes that take the agents' RPC. `pileus up` is one process, so more than 1 is refused there."),
     ] = 1
     executor_thread_pool_size: Annotated[
-        AtLeastOne, Meta(description="RPC requests of agents that one such process works on at once; the others wait on the bus.")
+        AtLeastOne, Meta(description="RPC requests of agents, of each kind, that one such process works on at once; the others wait on the bus.")
     ] = 8
     nova_url: Annotated[
         str,
@@ -325,7 +325,7 @@ class Network(Section, frozen=True):
     ] = 0
     api_statements: Annotated[
         Count,
-        Meta(description="The same for each request to the network API (Neutron: about 10, so 90 for the 9 requests of healing a server)."),
+        Meta(description="The same for each request to the network API (16: healing a server costs 90 in all, as in Neutron)."),
     ] = 0
     agent_loop: Annotated[
         Literal["lanes", "serial"],

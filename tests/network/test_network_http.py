@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from pileus.network import agents, levels
 from pileus.network.api.face import face
 from pileus.network.service import Network
 from pileus.network.tables import agent_beats
+from pileus.profiles import STORY
 from pileus.settings import Network as NetworkSettings
 from pileus.settings import Settings
 from pileus.store import Tx
@@ -267,27 +269,51 @@ async def test_healing_asks_what_nova_asks(http: HttpNetwork, line: Line, client
     assert line.asked == ["GET /ports"]
 
 
-PLAIN = 2
-"""Statements of a list of networks: themselves, and their subnets."""
+@contextlib.contextmanager
+def counted() -> Iterator[list[str]]:
+    """The questions to any database meanwhile."""
+    found: list[str] = []
+
+    def count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("SELECT"):
+            found.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+
+
+@contextlib.asynccontextmanager
+async def costly(folder: Path, bus: InProcessBus, statements: int) -> AsyncIterator[Line]:
+    """The way to a network API whose requests cost so many statements more."""
+    store = await asyncio.to_thread(SqliteStore.open, folder / "pileus.db")
+    network = Network(store, bus, Settings(network=NetworkSettings(api_statements=statements)), notify=False)
+    yield Line(httpx.ASGITransport(face(network, authenticate, "http://pileus/identity", "http://pileus", Limits())))
+    await store.close()
 
 
 @pytest.mark.parametrize("statements", [0, 7])
 async def test_api_statements_are_what_each_request_costs_more(tmp_path: Path, bus: InProcessBus, statements: int) -> None:
-    store = await asyncio.to_thread(SqliteStore.open, tmp_path / "pileus.db")
-    network = Network(store, bus, Settings(network=NetworkSettings(api_statements=statements)), notify=False)
-    counted: list[str] = []
-
-    def count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        counted.append(statement)
-
-    app = face(network, authenticate, "http://pileus/identity", "http://pileus", Limits())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pileus") as session:
+    async with costly(tmp_path, bus, statements) as line, httpx.AsyncClient(transport=line, base_url="http://pileus") as session:
         client = Client(session)
         await client.network()
-        event.listen(Engine, "before_cursor_execute", count)
-        try:
+        with counted() as found:
             await client.get("/v2.0/networks")
-            assert len([each for each in counted if each.startswith("SELECT")]) == PLAIN + statements
-        finally:
-            event.remove(Engine, "before_cursor_execute", count)
-    await store.close()
+        assert len(found) == statements + 2  # the networks, and their subnets
+
+
+async def test_in_the_story_healing_a_server_costs_what_it_costs_neutron(tmp_path: Path, bus: InProcessBus) -> None:
+    """About 90 statements, measured there."""
+    (statements,) = [choice.value for choice in STORY if choice.key == "network.api_statements"]
+    assert isinstance(statements, int)
+    async with costly(tmp_path, bus, statements) as line, httpx.AsyncClient(transport=line, base_url="http://pileus") as session:
+        network, _ = await Client(session, "alice").network()
+        http = HttpNetwork(Rest("http://pileus", OwnTokens(service_token), name="Neutron", limit=10, transport=line))
+        await allocate(http, RequestedNic(network_id=network["id"]))
+        await http.addresses(["s1"])
+        with counted() as found:
+            assert len((await http.addresses(["s1"]))["s1"]) == 1
+        assert 80 <= len(found) <= 100
+        await http.close()
