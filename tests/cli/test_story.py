@@ -1,0 +1,50 @@
+"""`pileus lab story` and `calibrate` at the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from pileus.cli import story
+from pileus.lab.cases import BY_NAME
+from tests.cli.conftest import Run, pileus
+
+
+def test_the_cases_are_listed() -> None:
+    told = pileus("lab", "story", "--cases", "list")
+    assert told.returncode == 0, told.stderr
+    assert [line.split()[0] for line in told.stdout.splitlines()] == list(BY_NAME)
+
+
+def test_an_unknown_case_and_a_calibration_that_is_none_are_one_line(tmp_path: Path, one_line: Callable[[Run], str]) -> None:
+    assert "no such case: nope" in one_line(pileus("lab", "story", "--cases", "nope"))
+    assert "pileus lab calibrate" in one_line(pileus("lab", "story", "--calibration", tmp_path / "no.json"))
+
+
+def test_at_a_terminal_there_is_a_picture_of_all_cases() -> None:
+    picture = story._Picture(["start", "all"])
+    for number in range(9):
+        picture.tell("", f"said {number}")
+    picture.tell("all", "4/s: 7 of 30 s")
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(picture.show())
+    told = console.export_text()
+    assert "Ctrl-C ends it" in told
+    assert "4/s: 7 of 30 s" in told
+    assert "start" in told
+    assert "said 8" in told
+    assert "said 2" not in told
+
+
+def test_in_a_pipe_there_are_lines_but_not_of_every_look() -> None:
+    file = io.StringIO()
+    tell = story._lines(Console(file=file, width=80))
+    tell("start", "its processes start")
+    tell("start", "4/s: 1 of 30 s, 2 of 3 ACTIVE, 0 failed")
+    tell("start", "4/s: 2 of 30 s, 2 of 3 ACTIVE, 0 failed")
+    tell("all", "4/s: 3 of 30 s, 2 of 3 ACTIVE, 0 failed")
+    tell("start", "4.00/s for 30 s: 1 of 2 ACTIVE, nobody ACTIVE: not good")
+    assert [line.partition(":")[0] for line in file.getvalue().splitlines()] == ["start", "all", "start"]
