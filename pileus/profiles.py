@@ -91,7 +91,7 @@ STORY = (
     Choice(
         "network.api_statements",
         16,
-        "Healing one server costs about 90 statements in Neutron's API, measured; of the 6 requests 5 find something here (no floating IPs).",
+        "Healing one server costs about 90 statements in Neutron's API, measured; here 5 of its 6 requests cost.",
     ),
 )
 """The platform as the story had it, before its four changes."""
