@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from pileus.lab.advise import INTERVALS, TARGET, Advice, Flow, Measured, Now, Pr
 from pileus.lab.scrape import Look, between, looks, parsed
 from pileus.settings import Database
 from pileus.store.postgresql import PostgresStore
-from tests.cli.conftest import Cloud, environment, pileus, running
+from tests.cli.conftest import Cloud, pileus, running
 
 STORY = Measured(
     window=60.0,
@@ -207,25 +206,27 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cloud, str
         yield started, listen
 
 
-def test_a_running_cloud_is_advised(cloud: tuple[Cloud, str]) -> None:
-    """One look before servers are made and one after: what the command prints is of that time."""
+async def test_a_running_cloud_is_advised(cloud: tuple[Cloud, str]) -> None:
     started, listen = cloud
-    env = environment(OS_CLIENT_CONFIG_FILE=str(started.state / "clouds.yaml"))
-    command = [sys.executable, "-m", "pileus", "lab", "advise", "--url", listen, "--os-cloud", "pileus", "--window", "2", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-    assert process.stderr is not None
-    assert "1 process looked at; again in 2 s" in process.stderr.readline()
+    before = await looks([listen])
     for n in range(3):
-        started.make(f"web-{n}")
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    told = msgspec.json.decode(out)
-    lines = {line["setting"]: line for line in told["advice"]}
-    assert told["hosts"] == 3
+        await asyncio.to_thread(started.make, f"web-{n}")
+    found = between([listen], before, await looks([listen]), hosts=3)
+    assert found.creates.per_s * found.window == pytest.approx(3)
+    assert 0 < found.creates.service < 10
+    assert found.rpc.per_s > 0 and found.rpc_at_once == 8 and 0 < found.rpc.service < 10
+    assert (found.processes[0].role, found.processes[0].pool) == ("network-rpc", None)
+    lines = said(found, Now())
     assert {"compute.max_concurrent_builds", "compute.max_builds", "network.rpc_workers"} <= set(lines)
-    assert lines["network.rpc_workers"]["advised"] == "1"
-    assert "creates a second" in lines["compute.max_builds"]["because"]
-    assert set(told["steps"]) >= {"claimed", "wired", "resumed"}
+    assert lines["network.rpc_workers"].advised == "1"
+    assert "creates a second" in lines["compute.max_builds"].because
+    known = str(started.state / "clouds.yaml")
+    wish = ("--url", f"http://{listen}/metrics", "--os-cloud", "pileus", "--window", "1", "--json")
+    told = await asyncio.to_thread(pileus, "lab", "advise", *wish, OS_CLIENT_CONFIG_FILE=known)
+    assert told.returncode == 0, told
+    printed = msgspec.json.decode(told.stdout)
+    assert printed["hosts"] == 3
+    assert set(printed["steps"]) >= {"claimed", "wired", "resumed"}
 
 
 def test_a_cloud_at_rest_and_a_wrong_address(cloud: tuple[Cloud, str]) -> None:

@@ -47,7 +47,7 @@ async def test_what_is_asked_for_is_the_smallest_flavor_and_the_only_network(clo
 
 async def test_a_rate_is_kept_and_seen_in_windows(cloud: FakeCloud) -> None:
     found = await run(cloud, Wish(30, rate=25.0, poll=0.01))
-    assert found.asked_per_s == pytest.approx(25.0, rel=0.1)
+    assert found.asked_per_s == pytest.approx(25.0, rel=0.3)
     assert len(found.windows) == 12
     assert sum(window.created for window in found.windows) == 30
 

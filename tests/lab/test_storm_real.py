@@ -96,7 +96,7 @@ def test_a_wrong_password_is_one_line(cloud: Cloud, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_deletes_what_was_made(cloud: Cloud) -> None:
-    command = [sys.executable, "-m", "pileus", "lab", "storm", "--count", "10", "--rate", "4", "--image", "none", "--poll", "0.05"]
+    command = [sys.executable, "-m", "pileus", "lab", "storm", "--count", "10", "--rate", "1", "--image", "none", "--poll", "0.05"]
     env = environment(OS_CLIENT_CONFIG_FILE=str(cloud.state / "clouds.yaml"))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     try:
