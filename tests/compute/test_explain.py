@@ -80,10 +80,10 @@ def _healed(tx: Tx, server_id: str) -> None:
     settings = Settings().compute
     assert info_cache.stale(tx, [server_id, "f2", "gone"]) == {server_id: "host1", "f2": "h2"}
     assert info_cache.any_due(tx)
-    reads = info_cache.begin_due(tx, LATER, 100)
-    assert {read.server_id for read in reads} == {server_id, "f2"}
-    info_cache.end(tx, reads[:1], {})
-    info_cache.put_off(tx, reads[1:], LATER)
+    reads = {read.server_id: read for read in info_cache.begin_due(tx, LATER, 100)}
+    assert reads.keys() == {server_id, "f2"}
+    info_cache.end(tx, [reads[server_id]], {})
+    info_cache.put_off(tx, [reads["f2"]], LATER)
     for scope in ("all", "one"):
         healing = msgspec.structs.replace(settings, heal_scope=scope)
         assert info_cache.any_in_turn(tx, healing)
