@@ -303,7 +303,8 @@ class Network(Section, frozen=True):
         Meta(description="Processes that take the agents' RPC. `pileus up` is one process, so more than 1 is refused there."),
     ] = 1
     executor_thread_pool_size: Annotated[
-        AtLeastOne, Meta(description="RPC requests of agents, of each kind, that one such process works on at once; the others wait on the bus.")
+        AtLeastOne,
+        Meta(description="RPC requests of agents, of each kind, that one such process works on at once; the others wait on the bus."),
     ] = 8
     nova_url: Annotated[
         str,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from prometheus_client import REGISTRY
 
+from pileus import metrics
 from pileus.host import serial_loop
 from tests.boot.virtual import in_virtual_time
 from tests.host.agents import PING, port, rig
@@ -35,7 +35,7 @@ def in_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def blocked() -> float:
-    return REGISTRY.get_sample_value("pileus_agent_blocked_seconds_total") or 0.0
+    return float(metrics.AGENT_BLOCKED._value.get())
 
 
 @pytest.mark.parametrize(("loop", "deletion"), EXPECTED)
