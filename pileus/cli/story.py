@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import uvloop
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -164,13 +164,11 @@ class _Picture:
 
     def show(self) -> RenderableType:
         passed = time.monotonic() - self._begun
-        made = Table(
-            title=f"{passed // 60:.0f} min {passed % 60:02.0f} s. Ctrl-C ends it.", title_justify="left", show_header=False, box=None
-        )
+        made = Table(show_header=False, box=None)
         made.add_column(no_wrap=True)
         made.add_column(overflow="fold")
         for line in self._said:
             made.add_row("", Text(line, style="dim"))
         for name, text in self._now.items():
             made.add_row(name, text)
-        return made
+        return Group(Text(f"{passed // 60:.0f} min {passed % 60:02.0f} s. Ctrl-C ends it."), made)
