@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
+from pileus import metrics
 from pileus.host import serial_loop
 from pileus.host.ports import WireError
 from pileus.host.switch.simulated import World
@@ -33,8 +33,8 @@ Virtual = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
 
 def turns() -> tuple[float, float]:
     """How many there were in this process, and the seconds of all."""
-    found = [REGISTRY.get_sample_value(f"pileus_agent_turn_seconds_{kind}") or 0.0 for kind in ("count", "sum")]
-    return found[0], found[1]
+    found = {sample.name.rpartition("_")[2]: sample.value for sample in next(iter(metrics.AGENT_TURN.collect())).samples}
+    return found["count"], found["sum"]
 
 
 def log(made: Rig) -> list[tuple[str, Any, float]]:
