@@ -20,6 +20,7 @@ TUNNELS = ("geneve", "vxlan")
 
 async def check(api: NeutronApi, context: Context, requested: Requested, count: int, groups: Sequence[str]) -> CheckedNics:
     """See `NetworkClient.check`."""
+    ids = await neutron_security.wanted(api, context, groups)
     if requested == "none":
         return CheckedNics([])
     nics = await _auto(api, context) if requested == "auto" else list(requested)
@@ -43,9 +44,8 @@ async def check(api: NeutronApi, context: Context, requested: Requested, count: 
     room = await api.free_ports(context.project) if needed else None
     if room is not None and needed > room:
         raise QuotaExceeded("Quota exceeded for resources: ['port'].")
-    if groups and needed:
-        ids = await neutron_security.wanted(api, context, groups)
-        if ids and not all(on[nic.network_id or ""].network.get("port_security_enabled", True) for nic in nics if not nic.port_id):
+    if ids:
+        if not all(on[nic.network_id or ""].network.get("port_security_enabled", True) for nic in nics if not nic.port_id):
             raise neutron_security.not_applied()
         nics = [nic if nic.port_id else replace(nic, security_groups=ids) for nic in nics]
     return await constraint(api, nics)

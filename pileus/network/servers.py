@@ -52,6 +52,7 @@ class Boot:
 
 def check(tx: Tx, config: Config, context: Context, requested: Requested, count: int, groups: Sequence[str] = ()) -> CheckedNics:
     """See `NetworkClient.check`."""
+    ids = server_groups.resolve(tx, context, groups)
     if requested == "none":
         return CheckedNics([])
     nics = _auto(tx, context) if requested == "auto" else list(requested)
@@ -69,8 +70,7 @@ def check(tx: Tx, config: Config, context: Context, requested: Requested, count:
     room = quotas.room(tx, config, context.project, "port") if needed else None
     if room is not None and needed > room:
         raise quotas.exceeded("port")
-    if groups and needed:
-        ids = server_groups.resolve(tx, context, groups)
+    if ids:
         server_groups.check_secure(tx, ids, [nic.network_id for nic in nics if nic.network_id and not nic.port_id])
         nics = [nic if nic.port_id else replace(nic, security_groups=ids) for nic in nics]
     return constraint(tx, nics)

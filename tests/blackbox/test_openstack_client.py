@@ -225,7 +225,7 @@ def test_agents_and_extensions(openstack: OpenStack) -> None:
     assert (shown["agent_type"], shown["host"]) == (agents[0]["Agent Type"], agents[0]["Host"])
     aliases = {row["Alias"] for row in openstack.json("extension", "list")}
     assert {"binding", "provider", "port-security", "quotas", "os-server-external-events"} <= aliases
-    assert not {"router", "security-group", "os-volumes", "os-server-groups"} & aliases
+    assert not {"router", "rbac-security-groups", "os-volumes", "os-server-groups"} & aliases
 
 
 def test_quotas_and_limits(openstack: OpenStack, people: dict[str, Person]) -> None:

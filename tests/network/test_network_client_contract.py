@@ -339,6 +339,8 @@ async def test_security_groups_of_a_servers_ports(client: NetworkClient, world: 
     for names, kind in (["mail"], (NotFound, BadRequest)), (["twice"], (Conflict,)):
         with pytest.raises(kind, match=names[0]):
             await client.check(ALICE, asked, count=1, security_groups=names)
+        with pytest.raises(kind):
+            await client.check(ALICE, "none", count=1, security_groups=names)
     assert (await client.check(ALICE, asked, count=1, security_groups=["default"])).nics == asked  # which is made when it is needed
     bare = await world.net(port_security=False)
     with pytest.raises(BadRequest, match="port_security_enabled"):

@@ -250,7 +250,7 @@ def test_groups_of_servers_by_name(tx: Connection, config: Config) -> None:
         servers.check(tx, config, ALICE, [nic(open_network)], 1, [web])
     create(tx, config, network, "s1", security_groups=(web,))
     given_port = ports.create_on(tx, config, ALICE, [(network["id"], ports.NewPort("p-alice", security_groups=[slow]))])[0]
-    [kept] = servers.check(tx, config, ALICE, [RequestedNic(port_id=given_port["id"])], 1, ["web"]).nics
+    [kept] = servers.check(tx, config, ALICE, [RequestedNic(port_id=given_port["id"])], 1, ["s"]).nics
     assert kept.security_groups == ()
     wired = servers.allocate(tx, config, ALICE, boot("s2"), [kept])
     assert wired[0].security_groups == [slow]
