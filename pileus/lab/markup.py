@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable
 
 GAP = "\N{NARROW NO-BREAK SPACE}"
@@ -35,6 +36,12 @@ def join(nodes: Iterable[Node]) -> Markup:
     return Markup("".join(_text(node) for node in nodes))
 
 
+def prose(text: str) -> Markup:
+    """Text in which `…` is code."""
+    parts = re.split(r"`([^`]+)`", text)
+    return join(tag("code", part) if n % 2 else part for n, part in enumerate(parts))
+
+
 def percent(part: float, whole: float) -> str:
     """`61 %`. What is not all is never written as 100 %, what is not nothing never as 0 %."""
     if whole <= 0:
@@ -61,7 +68,7 @@ def seconds(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return NOTHING
     if 0 < value < 0.1:
-        return f"{number(round(value * 1000, 1))}{GAP}ms"
+        return f"{number(round(value * 1000, 1) if value >= 0.001 else value * 1000)}{GAP}ms"
     return f"{number(value)}{GAP}s"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pileus.lab.markup import NOTHING, Markup, Node, number, tag
+from pileus.lab.markup import NOTHING, Markup, Node, number, prose, tag
 from pileus.lab.style import STYLE
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -36,7 +36,7 @@ def page(title: str, kicker: str, lead: str, sections: Sequence[Node], foot: str
         tag("style", Markup(STYLE)),
     ]
     header = tag("header", tag("p", kicker, class_="kicker"), tag("h1", title), tag("p", lead, class_="lead"))
-    main = tag("main", header, *sections, tag("footer", foot))
+    main = tag("main", header, *sections, tag("footer", prose(foot)))
     return "<!DOCTYPE html>\n" + tag("html", tag("head", *head), tag("body", main), lang="en") + "\n"
 
 
@@ -83,13 +83,19 @@ def fold(summary: str, *parts: Node) -> Markup:
 
 def facts(found: Mapping[str, Any]) -> Markup:
     """Names and values."""
-    return tag("dl", *(node for name, value in found.items() for node in (tag("dt", words(name)), tag("dd", plain(value)))), class_="facts")
+    return tag(
+        "dl", *(node for name, value in found.items() for node in (tag("dt", words(name)), tag("dd", prose(plain(value))))), class_="facts"
+    )
 
 
 def lists(found: Mapping[str, Sequence[str]]) -> Markup:
     """Several short lists beside one another."""
     made = [
-        tag("div", tag("h3", title), tag("ul", *(tag("li", line) for line in lines)) if lines else tag("p", "nothing", class_="quiet"))
+        tag(
+            "div",
+            tag("h3", title),
+            tag("ul", *(tag("li", prose(line)) for line in lines)) if lines else tag("p", "nothing", class_="quiet"),
+        )
         for title, lines in found.items()
     ]
     return tag("div", *made, class_="three")

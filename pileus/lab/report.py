@@ -6,14 +6,18 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from pileus.lab import charts, page, stability
 from pileus.lab.charts import Row
-from pileus.lab.markup import GAP, NOTHING, Markup, Node, join, number, percent, rate, seconds, short, tag, times
+from pileus.lab.markup import GAP, NOTHING, Markup, Node, join, number, percent, prose, rate, seconds, short, tag, times
 from pileus.lab.page import Tile
 from pileus.lab.results import Case, Experiment, Rung
 from pileus.lab.style import step_tone
 from pileus.timeline import STEPS
 
+WORDS = "case"
+"""Among a case's settings: what the case is, in words."""
 CLOSE = 0.3
 """A knee is foretold rightly when the measured one is no further from it than this part."""
 FIGURES: dict[str, tuple[str, str, Callable[[float], str]]] = {
@@ -45,6 +49,7 @@ FIGURES: dict[str, tuple[str, str, Callable[[float], str]]] = {
 
 def render(found: Experiment) -> str:
     """The page. Never fails for what is missing in the figures: it says that it is missing."""
+    found = titled(found)
     return page.page(
         found.title,
         f"Pileus {found.version} · the lab · {page.moment(found.started_at)}",
@@ -70,6 +75,7 @@ def finding(found: Experiment) -> str:
     """What the experiment found, in one sentence."""
     if not found.cases:
         return "Nothing was measured: no case was run."
+    found = titled(found)
     first, best = found.cases[0], max(found.cases, key=lambda case: case.knee_per_s)
     lost = first.created - first.active
     blamed = "all of them" if first.plug_timeouts == lost else f"{number(first.plug_timeouts)} of them"
@@ -82,6 +88,17 @@ def finding(found: Experiment) -> str:
     if first.knee_per_s > 0:
         return f"{begin}; {then}, and carries {times(best.knee_per_s / first.knee_per_s)} the load before it breaks."
     return f"{begin}; {then}, and carries {rate(best.knee_per_s)} before it breaks."
+
+
+def titled(found: Experiment) -> Experiment:
+    """The same with cases named by what they are in words (`case` of their settings), where they say it."""
+    return msgspec.structs.replace(found, cases=[_titled(case) for case in found.cases])
+
+
+def _titled(case: Case) -> Case:
+    said = str(case.settings.get(WORDS) or case.name)
+    others = {key: value for key, value in case.settings.items() if key != WORDS}
+    return msgspec.structs.replace(case, name=said[:1].upper() + said[1:], settings=others)
 
 
 def is_good(case: Case, found: Experiment) -> bool:
@@ -106,7 +123,7 @@ def _tiles(found: Experiment) -> list[Tile]:
         Tile(
             "Load of the comparison",
             rate(found.load_per_s),
-            f"plug timeout {seconds(found.plug_timeout_s)}; the rate that breaks the first case",
+            f"plug timeout {short(found.plug_timeout_s)}; the rate that breaks the first case",
         )
     ]
     for case in dict.fromkeys((first.name, best.name)):
@@ -150,12 +167,12 @@ def _outcome(found: Experiment) -> Markup:
     legend = charts.key([(charts.spread(charts.linear([1.0], ticks=1), 0.25, 0.5, 0.75), "p50, p95, p99 of POST to ACTIVE")])
     return page.section(
         title,
-        f"{said} In time means: all ACTIVE, and p99 under half the plug timeout of {seconds(found.plug_timeout_s)}.",
+        f"{said} In time means: all ACTIVE, and p99 under half the plug timeout of {short(found.plug_timeout_s)}.",
         tag(
             "div",
             page.figure(charts.rows(shares, success, [f"{tick:g}{GAP}%" for tick in success.ticks]), "Became ACTIVE"),
             page.figure(
-                [charts.rows(latency, axis, _times(axis), marks=[(half, f"half the timeout, {seconds(half)}")]), legend],
+                [charts.rows(latency, axis, _times(axis), marks=[(half, f"half the timeout, {short(half)}")]), legend],
                 "Seconds from POST to ACTIVE, of those that became so",
             ),
             class_="pair",
@@ -266,8 +283,8 @@ def _knees(found: Experiment) -> Markup:
             rate(case.predicted_knee_per_s),
             rate(case.knee_per_s),
             tag("span", _off(case), class_=None if _close(case) else "bad"),
-            case.limited_by or NOTHING,
-            case.arithmetic or NOTHING,
+            prose(case.limited_by or NOTHING),
+            prose(case.arithmetic or NOTHING),
         ]
         for case in found.cases
     ]

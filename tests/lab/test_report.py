@@ -93,6 +93,15 @@ def test_what_is_asked_of_the_report_is_there() -> None:
         assert told in text.replace("  ", " "), told
 
 
+def test_a_case_is_named_by_its_words_and_code_is_code() -> None:
+    first = experiment().cases[0]
+    named = msgspec.structs.replace(first, name="start", settings={"case": "the story's start", "a.b": 1}, arithmetic="1 × `rpc_workers`")
+    text = render(experiment(cases=[named]))
+    assert "“The story's start” made 61" in finding(experiment(cases=[named]))
+    assert "<code>rpc_workers</code>" in text and "`" not in text
+    assert "case <b>" not in text
+
+
 def test_nothing_of_a_name_becomes_markup() -> None:
     evil = "<script>alert(1)</script>\"&'"
     first = msgspec.structs.replace(experiment().cases[0], name=evil, note=evil, arithmetic=evil, limited_by=evil, settings={evil: evil})
@@ -165,7 +174,16 @@ def test_a_percentage_is_whole_only_where_it_is(part: int, whole: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (math.inf, "–"), (0.0, "0 s"), (0.0123, "12.3 ms"), (0.42, "0.42 s"), (12.34, "12.3 s"), (1234.5, "1,234 s")],
+    [
+        (None, "–"),
+        (math.inf, "–"),
+        (0.0, "0 s"),
+        (0.0123, "12.3 ms"),
+        (0.42, "0.42 s"),
+        (12.34, "12.3 s"),
+        (0.00002, "0.020 ms"),
+        (1234.5, "1,234 s"),
+    ],
 )
 def test_seconds_are_written_with_their_unit(value: float | None, text: str) -> None:
     assert seconds(value).replace("\N{NARROW NO-BREAK SPACE}", " ") == text
