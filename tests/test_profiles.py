@@ -136,3 +136,13 @@ def test_the_story_s_document_has_the_table() -> None:
     found, origins = load(environ={}, flags={"profile": "story"}, role=EVERY_ROLE)
     told = {key.strip(" `"): (default.strip(), story.strip()) for key, default, story in rows}
     assert told == {one.key: (config.written(one.default), config.written(one.profile)) for one in differences(found, origins)}
+
+
+def test_the_four_changes_of_the_document_are_settings(tmp_path: Path) -> None:
+    text = (Path(pileus.__file__).parent.parent / "docs" / "STORY.md").read_text()
+    file = tmp_path / "changes.toml"
+    file.write_text(text.split("```toml\n")[1].split("```")[0])
+    found, origins = load(file, {}, role="network-rpc")
+    assert found.compute.heal_instance_info_cache_interval == 600.0
+    assert (found.network.rpc_workers, found.database.max_pool_size, found.network.flow_deletion) == (20, 60, "bundled")
+    assert (found.network.agent_loop, origins["network.agent_loop"]) == ("serial", "profile story")
