@@ -1,6 +1,6 @@
 """The cloud of one case: every role a process with settings of its own, and the far database and REST of each behind one proxy.
 
-A `Ground` is what all cases stand on: one PostgreSQL, and a database with a standing population, filled once. A `Site` is a copy of it.
+A `Site` is a copy of what `ground.py` keeps. It is made, loaded, and goes without a trace.
 """
 
 from __future__ import annotations
@@ -8,15 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
-import secrets
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -24,8 +19,8 @@ import asyncpg
 from pileus.errors import StartupError
 from pileus.lab import proxy
 from pileus.lab.cases import HEAL, POOL, WORKERS, Case, of_role
+from pileus.lab.ground import TEMPLATE, Ground, free_ports
 from pileus.lab.nats import NatsServer
-from pileus.lab.postgresql import PostgresServer
 from pileus.lab.processes import Process, environment
 from pileus.lab.wire import Reply, Wire
 
@@ -39,13 +34,10 @@ FACES = "identity,compute,image,placement"
 UNLIMITED = {f"quota.{name}": -1 for name in ("instances", "cores", "ram", "network", "subnet", "port", "security_group_rule")}
 BATCH = 50
 """Servers of one request when a population is made."""
-LISTENING = (15_000, 32_000)
-"""Ports that a site's processes listen on."""
 QUIET = 0.05
 """Cores that each of the processes at rest uses at most."""
 CALM, LOOK = 2.5, 0.5
 """Seconds for which they do so; between two looks."""
-TEMPLATE = "lab_template"
 CIDR = "10.64.0.0/12"
 
 _UP = "SELECT count(*) FROM compute_host_beats WHERE name <> '' AND seen_at > $1"
@@ -53,63 +45,6 @@ _OPEN = "SELECT count(*) FROM compute_actions WHERE finished_at IS NULL"
 _ALIVE = "SELECT id FROM compute_servers WHERE deleted_at IS NULL AND vm_state = 'active' ORDER BY created_at, id"
 _FAILED = "SELECT id FROM compute_servers WHERE deleted_at IS NULL AND vm_state = 'error'"
 _SPREAD = "UPDATE compute_servers SET heal_at = $1 + random() * $2 WHERE deleted_at IS NULL"
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large the clouds are. `cases`: how many of them are there at once. `round_trip`: what the proxy adds to each, seconds."""
-
-    hosts: int
-    servers: int
-    round_trip: float
-    cases: int
-    connections: int = 1400
-    """That a case's processes may open together."""
-
-
-@dataclass
-class Ground:
-    """What all cases stand on. `simulated`: the settings of the hollow hosts' steps."""
-
-    folder: Path
-    size: Size
-    simulated: Mapping[str, float]
-    postgres: PostgresServer = field(init=False)
-    password: str = field(init=False)
-    network: str = ""
-
-    def __post_init__(self) -> None:
-        most = self.size.connections * (self.size.cases + 1)
-        self.postgres = PostgresServer(folder=self.folder, settings={"max_connections": str(most), "max_wal_size": "1GB"}, tied=True)
-        self.password = secrets.token_urlsafe(18)
-
-    def start(self) -> None:
-        """Raises StartupError."""
-        self.postgres.start()
-
-    def stop(self) -> None:
-        self.postgres.stop()
-
-    async def fill(self, case: Case) -> None:
-        """Make the population, with a case that is quick at it, and keep it as the template of all. Raises StartupError."""
-        await self.postgres.execute(f"CREATE DATABASE {TEMPLATE} OWNER pileus")
-        await _upgrade(self.folder, self.postgres.url(TEMPLATE))
-        site = Site(self, case, TEMPLATE, far=False)
-        async with site:
-            self.network = await site.make_network()
-            await site.populate(self.size.servers)
-        self.kept = site.hosts_folder
-
-    async def copy(self, name: str) -> None:
-        await self.postgres.execute(f"CREATE DATABASE {name} OWNER pileus TEMPLATE {TEMPLATE}")
-
-    async def drop(self, name: str) -> None:
-        if name != TEMPLATE:
-            with contextlib.suppress(asyncpg.PostgresError, OSError):
-                await self.postgres.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-    kept: Path = Path()
-    """The hollow hosts' state folder, as the population left it."""
 
 
 class Site:
@@ -363,30 +298,11 @@ class Site:
                 await asyncio.sleep(0.1)
 
 
-_given: set[int] = set()
-
-
-def free_ports(count: int) -> int:
-    """The first of so many free ports in a row: below those that outgoing connections get, and none that was given before."""
-    for _ in range(1000):
-        first = random.randrange(*LISTENING)  # noqa: S311 - no secret
-        ports = range(first, first + count)
-        if _given.isdisjoint(ports) and all(map(_is_free, ports)):
-            _given.update(ports)
-            return first
-    raise StartupError(f"no {count} ports in a row are free on this machine")
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-async def _upgrade(folder: Path, url: str) -> None:
-    made = Process("upgrade", ["db", "upgrade"], folder / "upgrade.log", environment({"database.url": url}), tied=True)
-    made.start()
-    if await asyncio.to_thread(made.wait) != 0:
-        raise StartupError(f"db upgrade: {made.news().decode(errors='replace')}")
+async def fill(ground: Ground, case: Case) -> None:
+    """Make the population, with a case that is quick at it, and keep it as the template of all. Raises StartupError."""
+    await ground.lay()
+    site = Site(ground, case, TEMPLATE, far=False)
+    async with site:
+        ground.network = await site.make_network()
+        await site.populate(ground.size.servers)
+    ground.kept = site.hosts_folder

@@ -24,12 +24,13 @@ from pileus.errors import StartupError
 from pileus.lab import cases, costs, metrics, physics, words
 from pileus.lab.calibrate import Calibration
 from pileus.lab.cases import Case
+from pileus.lab.ground import Ground, Size
 from pileus.lab.janitor import swept
 from pileus.lab.load import Judge, Load
 from pileus.lab.physics import Costs, Prediction, World
 from pileus.lab.results import Case as Found
 from pileus.lab.results import Experiment, Rung
-from pileus.lab.site import Ground, Site, Size
+from pileus.lab.site import Site, fill
 
 STEP = 1.25
 """From one load to the next."""
@@ -123,7 +124,7 @@ async def run(options: Options, calibration: Calibration, tell: Tell) -> Experim
         try:
             ground.start()
             tell("", f"a population of {options.servers} servers on {size.hosts} hosts is made")
-            await ground.fill(cases.BY_NAME["default"])
+            await fill(ground, cases.BY_NAME["default"])
             await _cost(lab, chosen)
             for case in chosen:
                 told = lab.predict(case)

@@ -6,9 +6,10 @@ import pytest
 
 from pileus.lab import costs, metrics
 from pileus.lab.cases import BY_NAME
+from pileus.lab.ground import TEMPLATE, Ground, Size
 from pileus.lab.janitor import swept
 from pileus.lab.load import Judge, Load
-from pileus.lab.site import TEMPLATE, Ground, Site, Size, _upgrade
+from pileus.lab.site import Site
 
 TIMEOUT = 30.0
 SIMULATED = {"plug": 0.002, "wire": 0.0005, "delete_flow": 0.0001}
@@ -22,8 +23,7 @@ async def test_the_storys_path_under_load() -> None:
         ground = Ground(folder, Size(hosts=4, servers=12, round_trip=0.001, cases=1), SIMULATED)
         ground.start()
         try:
-            await ground.postgres.execute(f"CREATE DATABASE {TEMPLATE} OWNER pileus")
-            await _upgrade(folder, ground.postgres.url(TEMPLATE))
+            await ground.lay()
             settings = {"compute.vif_plugging_timeout": TIMEOUT, "network.rpc_workers": 2, "compute.heal_instance_info_cache_interval": 2}
             async with Site(ground, case, TEMPLATE, settings=settings) as site:
                 ground.network = await site.make_network()

@@ -15,8 +15,8 @@ from pileus.cli import story as command
 from pileus.errors import StartupError
 from pileus.lab import calibrate, story, words
 from pileus.lab.cases import BY_NAME, Case
+from pileus.lab.ground import Ground, Size
 from pileus.lab.results import Rung
-from pileus.lab.site import Ground, Size
 from pileus.lab.story import FIRST, STEP, Lab, Options, _Runner
 from tests.lab.test_physics import COSTS, WORLD
 
