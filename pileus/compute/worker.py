@@ -406,7 +406,8 @@ class Worker:
         told = action["state"] in actions.ANSWERED
         values: dict[str, Any] = {
             "state": action["state"] if told else "sent",
-            "stamps": {**action["stamps"]} if told else {**action["stamps"], "sent": time.time()},
+            # Asking again must not undo what an answer has stamped since the action was read.
+            **({} if told else {"stamps": {**action["stamps"], "sent": time.time()}}),
             "details": action["details"],
             "resends": action["resends"] + 1,
             "due_at": time.time() + wait,

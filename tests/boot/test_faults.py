@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import update
 
 from pileus.bus.inprocess import Fate, InProcessBus
-from pileus.compute import outcomes
+from pileus.compute import leases, outcomes
 from pileus.compute.tables import actions
 from pileus.host.hypervisor.simulated import SimulatedHypervisor
 from pileus.host.switch.simulated import SimulatedSwitch
-from pileus.messages import ACTIONS, LEVELS, OBSERVED, GuestSpec, Observed
+from pileus.messages import ACTIONS, LEVELS, OBSERVED, Desired, GuestSpec, Observed
 from pileus.network.servers import ports_of
 from pileus.store import Tx
 from tests.boot.cloudlet import USER, Cloudlet, cloudlet, settings
@@ -346,3 +346,33 @@ async def _delete(cloud: Cloudlet, ids: Sequence[str]) -> None:
     for server_id in ids:
         assert (await cloud.settled(server_id))["vm_state"] == "deleted"
     await cloud.nothing_left()
+
+
+async def test_asking_again_does_not_undo_the_answer_that_comes_meanwhile(tmp_path: Path) -> None:
+    """A worker has read a delete that is due to be asked again; the answer is written down; only then the worker does ask."""
+    muted = False
+
+    def fate(subject: str, payload: bytes) -> Sequence[float]:
+        return () if muted and ".desired" in subject else (0.0,)
+
+    async with cloudlet(tmp_path, settings(compute={"resend_interval": 60.0}), hosts=1, fate=fate) as cloud:
+        [server_id] = await cloud.create()
+        assert (await cloud.settled(server_id))["vm_state"] == "active"
+        muted = True
+        await cloud.compute.act(USER, server_id, "delete")
+
+        async def sent() -> bool:
+            return str((await cloud.last_action(server_id))["state"]) == "sent"
+
+        await cloud.until(sent)
+
+        def read(tx: Tx) -> leases.Taken | None:
+            action_id = tx.execute(update(actions).where(actions.c.state == "sent").values(due_at=1.0).returning(actions.c.id)).scalar_one()
+            return leases.take(tx, action_id, cloud.worker.id, cloud.worker._lease)
+
+        taken = await cloud.store.write(read)
+        assert taken is not None
+        action, server = taken
+        await cloud.worker.observed(Observed(server_id, "host-0", server["generation"], "absent"))
+        await cloud.worker._send(action, server, Desired(server_id, server["generation"], "absent", "delete"))
+        assert (await cloud.settled(server_id, 10.0))["vm_state"] == "deleted"
