@@ -89,7 +89,8 @@ LIES = {
             JOIN network_allocations a ON a.port_id = p.id WHERE p.server_id = s.id
         ) t ON true
         WHERE s.deleted_at IS NULL AND s.host IS NOT NULL AND s.vm_state <> 'building' AND coalesce((
-            SELECT array_agg(concat(e->>'address', ' ', e->>'mac') ORDER BY e->>'address', e->>'mac') FROM json_array_elements(s.addresses) e
+            SELECT array_agg(concat(e->>'address', ' ', e->>'mac') ORDER BY e->>'address', e->>'mac')
+            FROM json_array_elements(s.addresses) e
         ), ARRAY[]::text[]) IS DISTINCT FROM coalesce(t.found, ARRAY[]::text[])""",
     "a host counts builds that nobody does": "SELECT name, building FROM compute_hosts WHERE building <> 0",
     "a worker that lives computes a server on which nothing is open": f"""
