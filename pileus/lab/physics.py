@@ -17,6 +17,11 @@ from pileus.lab import cases
 from pileus.lab.cases import Case, value
 from pileus.lab.site import API_WORKERS
 
+RPC_PASSES = 5.0
+"""The agent's question, its report, and the notifier's three transactions (look, take, settle), which use the same connections."""
+CPU_PASSES = 10.0
+"""Processes that a boot goes through one after the other, some of them twice."""
+
 Trips = dict[str, float]
 """Role → round trips to the database."""
 
@@ -56,7 +61,7 @@ class World:
 @dataclass(frozen=True)
 class Station:
     """`servers`: how many there are; `held`: how many of them something else holds all the time; `create_s`, `delete_s`: seconds that one
-    is held. `words`: how it comes to that."""
+    is held. `words`: how it comes to that. `passes`: how often a boot stands in its queue, and so waits for all of it."""
 
     name: str
     servers: float
@@ -64,11 +69,16 @@ class Station:
     delete_s: float
     held: float
     words: str
+    passes: float = 1.0
 
     @property
     def full_at(self) -> float:
         """Creates, and as many deletes, a second."""
         return max(0.0, self.servers - self.held) / max(self.create_s + self.delete_s, 1e-9)
+
+    def knee(self, room_s: float, rung_s: float) -> float:
+        """The rate at which its queue, within the seconds of a rung, makes a boot wait for `room_s` and no longer."""
+        return self.full_at * (1 + room_s / self.passes / rung_s)
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,7 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
             0.0,
             f"{c:.0f} round trips a boot and {d:.0f} a delete × {trip * 1000:.2f} ms = {(c + d) * trip:.3f} s of a connection; there are "
             f"{workers} × min({pool}, {threads}) = {rpc}",
+            RPC_PASSES,
         )
     )
     c, d, h = (trips.get("network-api", 0.0) for trips in (costs.create, costs.delete, costs.heal))
@@ -125,6 +136,7 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
                 f"{c:.0f} round trips a boot and {d:.0f} a delete × {trip * 1000:.2f} ms = {(c + d) * trip:.3f} s of a connection; there "
                 f"are {API_WORKERS} × {pool} = {API_WORKERS * pool}, and healing {heals:.1f} servers a second × {h:.0f} round trips holds "
                 f"{held:.2f}",
+                max(1.0, costs.create.get("network", 0.0)),
             )
         )
     slots = world.hosts * int(value(case, "compute.max_concurrent_builds"))
@@ -152,6 +164,7 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
             held,
             f"{cpu['create'] * 1000:.0f} ms of CPU a boot and {cpu['delete'] * 1000:.0f} a delete, on {world.cores} cores of which "
             f"{held:.2f} are taken (healing: {heals * cpu['heal']:.2f})",
+            CPU_PASSES,
         )
     )
     return tuple(found)
@@ -176,14 +189,15 @@ def _agents(case: Case, costs: Costs, world: World) -> Station:
 
 def predict(case: Case, costs: Costs, world: World) -> Prediction:
     found = stations(case, costs, world)
-    limit = min(found, key=lambda station: station.full_at)
     room = max(0.0, world.plug_timeout_s / 2 - costs.slowest_s)
-    stretch = 1 + room / world.rung_s
+    limit = min(found, key=lambda station: station.knee(room, world.rung_s))
+    knee = limit.knee(room, world.rung_s)
+    times = f", and a boot stands in it {limit.passes:.0f} times," if limit.passes > 1 else ""
     arithmetic = (
-        f"{limit.words}: full at {limit.full_at:.2f}/s. In {world.rung_s:g} s a queue may grow to {room:.1f} s before p99 is over "
-        f"{world.plug_timeout_s / 2:g} s: × {stretch:.2f}"
+        f"{limit.words}: full at {limit.full_at:.2f}/s. In {world.rung_s:g} s its queue grows{times} until {room:.1f} s more make p99 "
+        f"more than {world.plug_timeout_s / 2:g} s: {knee:.2f}/s"
     )
-    return Prediction(limit.full_at * stretch, limit.full_at, limit.name, arithmetic, found)
+    return Prediction(knee, limit.full_at, limit.name, arithmetic, found)
 
 
 def why_not(case: Case, costs: Costs, world: World) -> str:

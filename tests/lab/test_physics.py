@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pileus.lab import cases, physics
 from pileus.lab.cases import BY_NAME, Case
-from pileus.lab.physics import Costs, World, heals_per_s, predict, why_not
+from pileus.lab.physics import RPC_PASSES, Costs, World, heals_per_s, predict, why_not
 from pileus.lab.site import API_WORKERS
 
 COSTS = Costs(
@@ -42,7 +42,7 @@ def test_the_first_case_is_limited_by_its_only_connection() -> None:
     told = predict(BY_NAME["start"], COSTS, WORLD)
     assert told.limited_by == "network rpc"
     assert told.full_at == pytest.approx(1 / 0.2)
-    assert told.knee == pytest.approx(5 * (1 + (150 - 5) / 300))
+    assert told.knee == pytest.approx(5 * (1 + (150 - 5) / 300 / RPC_PASSES))
     assert "150 round trips a boot and 50 a delete × 1.00 ms = 0.200 s of a connection; there are 1 × min(1, 64) = 1" in told.arithmetic
 
 
@@ -107,7 +107,7 @@ def test_more_of_anything_is_never_worse(workers: int, pool: int, heal: float, t
     case = but(BY_NAME["start"], **{cases.WORKERS: workers, cases.POOL: pool, cases.HEAL: heal})
     before = predict(case, costs, world)
     assert 0 <= before.full_at <= before.knee
-    assert before.full_at == min(station.full_at for station in before.stations)
+    assert before.full_at >= min(station.full_at for station in before.stations)
     for key, value in (
         (cases.WORKERS, workers + more),
         (cases.POOL, pool + more),
