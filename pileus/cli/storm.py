@@ -37,14 +37,21 @@ def run(name: str | None, wish: Wish, wanted: dict[str, str | None], *, json: Pa
     for file in (json, html):
         if file is not None and not file.absolute().parent.is_dir():
             raise StartupError(f"{file}: there is no folder {file.parent}")
-    found = asyncio.run(_run(access, wish, wanted))
+    try:
+        found = asyncio.run(_run(access, wish, wanted))
+    except KeyboardInterrupt:
+        print("pileus: left at once; servers whose names begin with storm- may still be there", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     for line in lines(found):
         terminal().print(line)
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-    if html is not None:
-        html.write_text(stormreport.render(found))
-        terminal().print(f"The report: {html}", soft_wrap=True)
+    try:
+        if json is not None:
+            json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        if html is not None:
+            html.write_text(stormreport.render(found))
+            terminal().print(f"The report: {html}", soft_wrap=True)
+    except OSError as error:
+        raise StartupError(f"{error.filename}: {error.strerror}") from None
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
     if found.active < found.created or (found.deletes.left and not wish.keep):

@@ -14,9 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pileus import metrics
+from pileus.bus import WAITED
+from pileus.bus.inprocess import InProcessBus
+from pileus.compute.figures import Figures
 from pileus.errors import StartupError
 from pileus.lab.advise import INTERVALS, TARGET, Advice, Flow, Measured, Now, Process, advise, needed, waiting
 from pileus.lab.scrape import Look, between, looks, parsed
+from pileus.messages import Echo
 from pileus.settings import Database
 from pileus.store.postgresql import PostgresStore
 from tests.cli.conftest import Cloud, pileus, running
@@ -195,6 +199,29 @@ async def test_a_transactions_time_and_a_requests_wait_are_counted(postgres_url:
     finally:
         await store.close()
     assert 0.05 <= metrics.DB_RUN._sum.get() - before < 2
+
+
+async def test_a_message_knows_how_long_it_waited() -> None:
+    bus = InProcessBus()
+    waits: list[float] = []
+
+    async def slow(question: Echo) -> Echo:
+        waits.append(WAITED.get())
+        await asyncio.sleep(0.05)
+        return question
+
+    serving = bus.serve("lab.slow", Echo, slow)
+    await asyncio.gather(*(bus.request("lab.slow", Echo(0.0), Echo, timeout=10) for _ in range(3)))
+    await serving.close()
+    assert waits[0] < 0.05 <= waits[1] + 0.01 and waits[2] >= waits[1] + 0.04
+
+
+def test_what_healing_waits_for_is_counted_where_it_is_shown() -> None:
+    counted = metrics.CACHE_SECONDS.labels("healing")._value
+    before = counted.get()
+    Figures(True).asked("healing", 0.5)
+    Figures(False).asked("healing", 0.5)
+    assert counted.get() - before == 0.5
 
 
 @pytest.fixture(scope="module")
