@@ -36,8 +36,9 @@ STEP = 1.25
 """From one load to the next."""
 FIRST = 0.9
 """Of the prediction: the first load that is tried."""
-BREAKS = 1.45
-"""Times the first case's knee is the load that is tried to break it."""
+BREAKS, HARDER = 1.25, 1.15
+"""Times the first case's knee is the load that is tried first to break it; and times that the next one, where it did not."""
+TRIES = 4
 MOST_RUNGS = 8
 AT_LOAD = 2.0
 """Plug timeouts that the load which breaks the first case goes on."""
@@ -244,12 +245,12 @@ class _Runner:
         """Find the knee, then the load that breaks it: the one at which servers are lost to plug timeouts."""
         await self.climb()
         rate = BREAKS * (self._knee() or self._told.full_at)
-        for _ in range(3):
+        for _ in range(TRIES):
             self._at_load = await self._rung(rate, AT_LOAD * self._lab.options.plug_timeout, whole=True)
             self._lab.load_per_s = rate
             if self._at_load.plug_timeouts:
                 break
-            rate *= STEP
+            rate *= HARDER
 
     async def at_load(self) -> None:
         """The load that breaks the first case; the default bears many times as much."""
