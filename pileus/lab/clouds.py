@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pileus.errors import StartupError
-from pileus.lab import plainyaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
 AUTH_KEYS = (
@@ -88,13 +86,14 @@ def _first(given: str | None, stem: str, places: list[Path]) -> Path | None:
 def _clouds(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
+    import yaml  # type: ignore[import-untyped]
+
     try:
-        text = file.read_text()
-        read = json.loads(text) if file.suffix == ".json" else plainyaml.read(text)
+        read = yaml.safe_load(file.read_text())
     except OSError as error:
         raise StartupError(f"{file}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise StartupError(f"{file}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise StartupError(f"{file}: {' '.join(str(error).split())}") from None
     clouds = (read or {}).get("clouds") if isinstance(read, dict) or read is None else None
     if clouds is not None and not isinstance(clouds, dict):
         raise StartupError(f"{file}: `clouds` is no table of clouds")

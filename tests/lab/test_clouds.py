@@ -1,51 +1,14 @@
-"""clouds.yaml: what is read is what the real client and a real YAML parser read."""
+"""clouds.yaml: what is read is what the real client reads."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from pileus.errors import StartupError
 from pileus.lab.api import auth_body, endpoints
 from pileus.lab.clouds import Access, find
-from pileus.lab.plainyaml import YamlError, read
-
-words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
-scalars = st.one_of(st.none(), st.booleans(), st.integers(-(10**9), 10**9), words)
-trees = st.recursive(
-    scalars, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(words, inner, max_size=4)), max_leaves=12
-)
-
-
-@given(trees, st.sampled_from([True, False, None]))
-def test_what_is_read_is_what_yaml_reads(tree: Any, flow: bool | None) -> None:
-    text = yaml.safe_dump(tree, default_flow_style=flow, allow_unicode=True, width=10**6)
-    try:
-        found = read(text)
-    except YamlError as error:
-        assert str(error).startswith("line ")
-        return
-    assert found == yaml.safe_load(text)
-
-
-@given(st.text("ab:#'\"-[]{}, \n\\&*!|>?~1.0xeEtruenl", max_size=40))
-def test_whatever_stands_there_is_read_as_yaml_or_refused(text: str) -> None:
-    try:
-        found = read(text)
-    except YamlError:
-        return
-    try:
-        meant = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError):
-        return  # more is read than YAML allows: nothing is lost by it
-    assume(meant == meant)
-    assert str(found) == str(meant) or isinstance(meant, float | int)
-
 
 CLOUDS = """
 # as people write it
@@ -153,8 +116,7 @@ def test_the_environment_and_secure_yaml(home: Path) -> None:
     [
         (CLOUDS, None, r"which cloud\? .* names several clouds \(plain, old, credential\); say it with --os-cloud NAME"),
         (CLOUDS, "none", "there is no cloud 'none': .* names plain, old, credential"),
-        ("clouds:\n\tx: 1\n", None, r"line 2: indented by a tab"),
-        ("clouds: &x\n", None, r"line 1: `&` begins something that is not read here"),
+        ("clouds:\n\tx: 1\n", None, r"found character '.t' that cannot start any token"),
         ("clouds:\n  a:\n    auth: {auth_url: http://x, username: u}\n", None, "cloud a: password is missing"),
         ("clouds:\n  a:\n    auth: {auth_url: http://x}\n", None, "cloud a: username and password are missing"),
         ("clouds:\n  a:\n    auth: {username: u}\n", None, "cloud a: auth_url is missing"),
