@@ -92,7 +92,7 @@ def specs(cloud: Cloudlet) -> dict[str, GuestSpec]:
 
 @pytest.mark.parametrize("loop", [{}, SERIAL], ids=["lanes", "serial"])
 async def test_rules_and_members_reach_every_host(tmp_path: Path, loop: dict[str, Any]) -> None:
-    room_for_two = {"simulated": {"vcpus": 2}, "compute": {"cpu_allocation_ratio": 1.0}}
+    room_for_two: dict[str, dict[str, Any]] = {"simulated": {"vcpus": 2}, "compute": {"cpu_allocation_ratio": 1.0}}
     chosen = settings("callback", network={**loop, "members_gather": 0.01}, **room_for_two)
     async with cloudlet(tmp_path, chosen, hosts=2) as cloud:
         ids = await cloud.create(count=4)
