@@ -24,6 +24,8 @@ from pileus.store.postgresql import PostgresStore
 PROBED = 12
 """Creates, deletes, and healings."""
 RATE = 2.0
+BUSY_RATES, BUSY_S = {"story": 4.0, "default": 25.0}, 5.0
+"""Creates a second, and as many deletes, that each profile bears with ease; for how long."""
 IDLE = 3.0
 """Seconds in which what costs something by itself is looked at."""
 STATEMENTS, RUNS = 100, 8
@@ -93,6 +95,14 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
     tell(f"a delete: {_words(delete)}, {delete_cpu * 1000:.0f} ms of CPU")
     heal, heal_cpu = await costs(_heals(site, (await site.alive())[:PROBED]))
     tell(f"a healing: {_words(heal)}, {heal_cpu * 1000:.0f} ms of CPU")
+    busy = BUSY_RATES[site.case.profile]
+    started = await Meter.start(site)
+    count = (await load.rung(busy, BUSY_S, whole=True, deletes=busy)).created
+    await site.settled()
+    _, both, seconds = await started.read()
+    cheaper = min(1.0, max(0.0, both - idle_cpu * seconds) / count / max(create_cpu + delete_cpu, 1e-9))
+    create_cpu, delete_cpu = create_cpu * cheaper, delete_cpu * cheaper
+    tell(f"at {busy:g}/s a create takes {create_cpu * 1000:.0f} ms of CPU, a delete {delete_cpu * 1000:.0f}")
     return Costs(
         create=create,
         delete=delete,

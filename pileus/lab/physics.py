@@ -8,6 +8,7 @@ Costs are of light load: statements counted, each as long as it takes here with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,7 +34,8 @@ class Costs(msgspec.Struct, frozen=True):
     delete: Trips
     heal: Trips
     cpu: dict[str, float]
-    """`create`, `delete`, `heal`: CPU seconds of all processes; `idle`: cores in use when nothing happens."""
+    """`create`, `delete` (with some load: what comes together costs less), `heal`: CPU seconds of all processes; `idle`: cores in use when
+    nothing happens."""
     trip_s: float
     """One round trip, as who holds the connection waits for it."""
     wait_s: float
@@ -70,11 +72,17 @@ class Station:
     held: float
     words: str
     passes: float = 1.0
+    most_deletes: float = math.inf
+    """A second, while creates are under way."""
 
     @property
     def full_at(self) -> float:
-        """Creates, and as many deletes, a second."""
-        return max(0.0, self.servers - self.held) / max(self.create_s + self.delete_s, 1e-9)
+        """Creates, and as many deletes (if so many are begun), a second."""
+        free = max(0.0, self.servers - self.held)
+        rate = free / max(self.create_s + self.delete_s, 1e-9)
+        if rate <= self.most_deletes:
+            return rate
+        return (free - self.most_deletes * self.delete_s) / max(self.create_s, 1e-9)
 
     def knee(self, room_s: float, rung_s: float) -> float:
         """The rate at which its queue, within the seconds of a rung, makes a boot wait for `room_s` and no longer."""
@@ -165,6 +173,7 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
             f"{cpu['create'] * 1000:.0f} ms of CPU a boot and {cpu['delete'] * 1000:.0f} a delete, on {world.cores} cores of which "
             f"{held:.2f} are taken (healing: {heals * cpu['heal']:.2f})",
             CPU_PASSES,
+            float(value(case, "compute.deletes_beside_creates")) or math.inf,
         )
     )
     return tuple(found)

@@ -117,6 +117,12 @@ def test_more_of_anything_is_never_worse(workers: int, pool: int, heal: float, t
         assert predict(but(case, **{key: value}), costs, world).knee >= before.knee - 1e-9
 
 
+def test_deletes_that_are_not_begun_take_nothing() -> None:
+    station = physics.Station("CPU", 2.0, 0.02, 0.04, 0.0, "", most_deletes=20.0)
+    assert station.full_at == pytest.approx((2.0 - 20 * 0.04) / 0.02)
+    assert physics.Station("CPU", 0.6, 0.02, 0.04, 0.0, "", most_deletes=20.0).full_at == pytest.approx(10.0)
+
+
 @given(rate=st.floats(0.01, 50), held=st.floats(0, 3), create=st.floats(0.001, 5), delete=st.floats(0, 5))
 def test_littles_law(rate: float, held: float, create: float, delete: float) -> None:
     """At the rate at which a station is full, all of it is held on average."""
