@@ -21,7 +21,8 @@ from pileus.lab.site import API_WORKERS
 RPC_PASSES = 5.0
 """The agent's question, its report, and the notifier's three transactions (look, take, settle), which use the same connections."""
 CPU_PASSES = 10.0
-"""Processes that a boot goes through one after the other, some of them twice."""
+"""Processes that a boot goes through one after the other, some of them twice. Where builds are limited in all (`compute.max_builds`)
+the others wait once, for their turn, and what is being built waits for nothing."""
 
 Trips = dict[str, float]
 """Role → round trips to the database."""
@@ -172,7 +173,7 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
             held,
             f"{cpu['create'] * 1000:.0f} ms of CPU a boot and {cpu['delete'] * 1000:.0f} a delete, on {world.cores} cores of which "
             f"{held:.2f} are taken (healing: {heals * cpu['heal']:.2f})",
-            CPU_PASSES,
+            1.0 if value(case, "compute.max_builds") else CPU_PASSES,
             float(value(case, "compute.deletes_beside_creates")) or math.inf,
         )
     )
