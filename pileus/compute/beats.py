@@ -44,13 +44,14 @@ class Heard:
     """What follows from a batch of beats.
 
     `offers`: facts that placement has not been told of, with the hosts' rows. `ask`: hosts whose facts are not known. `anew`: hosts
-    that began anew since they were last heard of. `back`: hosts that had been noticed to be down, and new ones.
+    that began anew since they were last heard of. `back`: hosts that had been noticed to be down, and new ones, which are also `new`.
     """
 
     offers: list[tuple[Row, HostFacts]] = field(default_factory=list)
     ask: list[str] = field(default_factory=list)
     anew: list[str] = field(default_factory=list)
     back: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
 
 
 def hear(tx: Tx, facts: Sequence[HostFacts], beats: Sequence[HostBeat]) -> Heard:
@@ -119,7 +120,8 @@ def _write_facts(tx: Tx, facts: Sequence[HostFacts], known: dict[str, Row], hear
             tx.execute(update(hosts).where(hosts.c.name == each.host).values(**values))
         if each.host not in known:
             beat = {"name": each.host, "seen_at": now, "started_at": each.started_at, "guests": each.guests, "mark": -1, "down_at": 0.0}
-            insert_new(tx, host_beats, beat)
+            if insert_new(tx, host_beats, beat):
+                heard.new.append(each.host)
             known[each.host] = beat
             heard.back.append(each.host)
         if known[each.host]["mark"] != each.mark:

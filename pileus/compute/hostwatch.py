@@ -168,6 +168,8 @@ def _hear(tx: Tx, settings: Settings, facts: list[HostFacts], short: list[HostBe
     heard = beats.hear(tx, facts, short)
     if echo:
         beats.hearing(tx)
+    if heard.new:
+        info_cache.begin_hosts(tx, settings, heard.new)
     if heard.anew and not settings.heal_resume and settings.heal_instance_info_cache_interval > 0:
         info_cache.begin_anew(tx, heard.anew)
     return heard, [action_id for name in heard.anew for action_id in actions.ask_again(tx, name)]

@@ -29,6 +29,8 @@ TOLD_BY = frozenset({"network-changed", "network-vif-deleted"})
 """External events that say that a cache is stale."""
 NEVER = 1e11
 """When a server is healed where healing is off: on the day when it is on again (`settle`)."""
+NO_TURN = 0.0
+"""When a server or host is healed that never had a turn."""
 LATE = 0.2
 """The part of an interval by which healing may come late and go on in the same rhythm."""
 
@@ -116,10 +118,14 @@ _AT_ONCE = _all(select(_ID).where(IS_HEALED, servers.c.host.in_(bindparam("hosts
     heal_at=_NOW
 )
 _HOSTS_AT_ONCE = update(host_beats).where(host_beats.c.name.in_(bindparam("hosts", expanding=True))).values(heal_at=_NOW)
-_FAR = select(_ID).where(IS_HEALED, servers.c.heal_at > _NOW + _INTERVAL)
+_FAR = select(_ID).where(IS_HEALED, (servers.c.heal_at > _NOW + _INTERVAL) | (servers.c.heal_at == NO_TURN))
 _NEARER = _free(_FAR.order_by(servers.c.heal_at).limit(_MOST)).values(heal_at=_ANEW)
-_FAR_HOSTS = select(host_beats.c.name).where(host_beats.c.heal_at > _NOW + _INTERVAL).with_for_update(skip_locked=True)
-_HOST_NEARER = update(host_beats).where(host_beats.c.name == bindparam("this")).values(heal_at=_ANEW)
+_FAR_HOSTS = (
+    select(host_beats.c.name)
+    .where((host_beats.c.heal_at > _NOW + _INTERVAL) | (host_beats.c.heal_at == NO_TURN))
+    .with_for_update(skip_locked=True)
+)
+_HOST_TURN = update(host_beats).where(host_beats.c.name == bindparam("this")).values(heal_at=_ANEW)
 
 _UNTOUCHED = servers.c.addresses_asked == bindparam("loaded_asked")
 BOOTED: dict[str, Any] = {
@@ -232,13 +238,19 @@ def begin_anew(tx: Tx, hosts: Collection[str]) -> None:
     tx.execute(_HOSTS_AT_ONCE, {"hosts": sorted(hosts), "now": now})
 
 
+def begin_hosts(tx: Tx, settings: Settings, hosts: Collection[str]) -> None:
+    """Each of these hosts has its first turn within the interval, at a time of its own, however many came at once."""
+    tx.execute(_HOST_TURN, [{"this": name, "anew": heal_next(settings)} for name in sorted(hosts)])
+
+
 def settle(tx: Tx, settings: Settings, most: int) -> int:
-    """Bring forward what is to be healed later than in one interval, since that was longer or healing was off; how many servers."""
+    """Give a turn to what has none (of before the upgrade), and bring forward what is to be healed later than in one interval, since that
+    was longer or healing was off; how many servers."""
     interval, now = settings.heal_instance_info_cache_interval, time.time()
     times = {"now": now, "interval": interval}
     names = sorted(tx.execute(_FAR_HOSTS, times).scalars())
     if names:
-        tx.execute(_HOST_NEARER, [{"this": name, "anew": now + interval * _chance()} for name in names])
+        begin_hosts(tx, settings, names)
     return int(tx.execute(_NEARER, {**times, "anew": now + interval * _chance(), "most": most}).rowcount)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select, update
 
 from pileus import metrics
 from pileus.clients.network import ServerAddress
-from pileus.compute import beats, healing, hostwatch, info_cache
+from pileus.compute import healing, hostwatch, info_cache
 from pileus.compute.figures import Figures
 from pileus.compute.healing import Healing
 from pileus.compute.tables import host_beats, servers
@@ -154,9 +154,30 @@ def test_what_is_read_already_is_not_healed_beside(tx: Connection, clock: Clock)
     assert [each.server_id for each in info_cache.begin_due(tx, FAR, 10)] == [read.server_id]  # who healed it died: nothing is lost
 
 
-def test_a_new_host_is_due_at_once(tx: Connection, clock: Clock) -> None:
-    beats.hear(tx, [parts.facts("h1")], [])
-    assert info_cache.any_in_turn(tx, compute_settings(heal_scope="one"))
+def test_new_hosts_have_turns_of_their_own_and_are_late_for_none(tx: Connection, clock: Clock) -> None:
+    """However many come at once, as in a new cloud; what is known of before an upgrade as well."""
+    settings = compute_settings(heal_scope="one")
+    names = [f"h{number:02}" for number in range(48)]
+    hostwatch._hear(tx, settings, [parts.facts(name) for name in names], [], False)
+    for name in names:
+        add(tx, f"{name}-0", host=name, heal_at=info_cache.heal_next(settings))
+    healed = heal(tx, clock, settings, EVERY)
+    assert sorted(name for _, name, _ in healed) == [f"{name}-0" for name in names]
+    assert not any(late for _, _, late in healed)
+    assert max(Counter(when // 10 for when, _, _ in healed).values()) <= 15  # of 10 s; 5 on the average
+
+
+@pytest.mark.parametrize("scope", ["all", "one"])
+def test_what_never_had_a_turn_gets_one_before_healing_begins(tx: Connection, clock: Clock, scope: str) -> None:
+    settings = compute_settings(heal_scope=scope)
+    for number in range(40):
+        tx.execute(host_beats.insert(), {"name": f"h{number}", "seen_at": 1.0})
+        add(tx, f"h{number}-0", host=f"h{number}", heal_at=0.0)
+    while info_cache.settle(tx, settings, 10):
+        pass
+    healed = heal(tx, clock, settings, EVERY)
+    assert len({name for _, name, _ in healed}) == 40
+    assert not any(late for _, _, late in healed)
 
 
 class Networks(parts.Networks):
