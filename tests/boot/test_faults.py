@@ -374,5 +374,5 @@ async def test_asking_again_does_not_undo_the_answer_that_comes_meanwhile(tmp_pa
         assert taken is not None
         action, server = taken
         await cloud.worker.observed(Observed(server_id, "host-0", server["generation"], "absent"))
-        await cloud.worker._send(action, server, Desired(server_id, server["generation"], "absent", "delete"))
+        await cloud.worker._computing.send(action, server, Desired(server_id, server["generation"], "absent", "delete"))
         assert (await cloud.settled(server_id, 10.0))["vm_state"] == "deleted"
