@@ -118,7 +118,7 @@ class Healing:
         self._figures.caches(why, read=len(done), failed=len(failed), late=sum(read.late for read in reads))
 
     async def _ask(self, why: Why, slots: asyncio.Semaphore, reads: Sequence[Read]) -> Mapping[str, Sequence[ServerAddress]] | None:
-        """None where the network service does not answer."""
+        """None where the network service does not answer, or nothing that can be used."""
         async with slots:
             began = time.monotonic()
             try:
@@ -127,6 +127,9 @@ class Healing:
             except (PileusError, TimeoutError) as error:
                 cause = error.message if isinstance(error, PileusError) else f"no answer within {self._settings.network_limit:g} s"
                 log.warning("network info caches not read, trying again", servers=len(reads), cause=cause)
+                return None
+            except Exception:  # an answer that nobody understands keeps no other server's cache from being right
+                log.exception("network info caches could not be read, trying again", servers=[read.server_id for read in reads])
                 return None
             finally:
                 self._figures.asked(why, time.monotonic() - began)

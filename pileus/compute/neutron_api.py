@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any
 
 from pileus.clients.rest import Params, Rest
 from pileus.compute.neutron_facts import HOST, Json
-from pileus.errors import NotFound, PileusError
+from pileus.errors import NotFound, PileusError, Unavailable
 
 PAGE = 200
 FEW = 20
@@ -27,8 +28,8 @@ class NeutronApi:
 
     async def listed(self, plural: str, params: Params) -> list[Json]:
         """One page; a question that needs more asks by `pages`."""
-        answer = await self._rest.call("GET", f"/v2.0/{plural}", params=params)
-        return list(answer[plural.replace("-", "_")])
+        found: list[Json] = await self._told(plural.replace("-", "_"), "GET", f"/v2.0/{plural}", params=params)
+        return found
 
     async def pages(self, plural: str, params: Params, *, marker: str = "", size: int = PAGE) -> AsyncIterator[list[Json]]:
         while True:
@@ -52,12 +53,12 @@ class NeutronApi:
         return await self.listed("ports", {"device_id": server_id})
 
     async def create_port(self, body: Json) -> Json:
-        answer: Json = (await self._rest.call("POST", "/v2.0/ports", body={"port": body}))["port"]
-        return answer
+        port: Json = await self._told("port", "POST", "/v2.0/ports", body={"port": body})
+        return port
 
     async def update_port(self, port_id: str, body: Json) -> Json:
-        answer: Json = (await self._rest.call("PUT", f"/v2.0/ports/{port_id}", body={"port": body}))["port"]
-        return answer
+        port: Json = await self._told("port", "PUT", f"/v2.0/ports/{port_id}", body={"port": body})
+        return port
 
     async def delete_port(self, port_id: str) -> None:
         """It is gone afterwards, whoever deleted it."""
@@ -67,10 +68,10 @@ class NeutronApi:
     async def free_ports(self, project_id: str) -> int | None:
         """How many more ports the project may have; None: any number."""
         try:
-            quota = (await self._rest.call("GET", f"/v2.0/quotas/{project_id}/details.json"))["quota"]["port"]
+            quota = (await self._told("quota", "GET", f"/v2.0/quotas/{project_id}/details.json"))["port"]
             limit, used = quota["limit"], quota["used"] + quota.get("reserved", 0)
         except NotFound:  # a Neutron without quota_details: limit and count, as Nova asks for them
-            limit = (await self._rest.call("GET", f"/v2.0/quotas/{project_id}"))["quota"].get("port", -1)
+            limit = (await self._told("quota", "GET", f"/v2.0/quotas/{project_id}")).get("port", -1)
             used = len(await self.listed("ports", {"tenant_id": project_id, "fields": ["id"]})) if limit >= 0 else 0
         return None if limit < 0 else int(limit - used)
 
@@ -85,8 +86,8 @@ class NeutronApi:
             raise
 
     async def network(self, network_id: str, fields: Sequence[str]) -> Json:
-        answer: Json = (await self._rest.call("GET", f"/v2.0/networks/{network_id}", params={"fields": fields}))["network"]
-        return answer
+        network: Json = await self._told("network", "GET", f"/v2.0/networks/{network_id}", params={"fields": fields})
+        return network
 
     async def extensions(self) -> frozenset[str]:
         return frozenset(one["alias"] for one in await self.listed("extensions", {}))
@@ -99,3 +100,10 @@ class NeutronApi:
                 if port.get(HOST) and not port["device_owner"].startswith("network:"):
                     return str(port[HOST])
         return ""
+
+    async def _told(self, name: str, method: str, path: str, *, params: Params | None = None, body: Json | None = None) -> Any:
+        """What the answer says under this name. Raises Unavailable also where it says nothing there."""
+        answer = await self._rest.call(method, path, params=params, body=body)
+        if not isinstance(answer, dict) or name not in answer:
+            raise Unavailable(f"{self._rest.base}{path} answered without {name!r}; is it a Neutron's URL?")
+        return answer[name]

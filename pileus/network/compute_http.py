@@ -21,16 +21,20 @@ class HttpComputeEvents:
         self._rest = rest
 
     async def send(self, events: Sequence[ExternalEvent]) -> list[Delivery]:
-        """200 and 207 carry a code for each event; 400 and 404 to the whole leave open whose fault it was, so the batch is sent in
-        halves."""
+        """200 and 207 carry a code for each event; 400 to the whole leaves open whose fault it was, so the batch is sent in halves. An
+        older Nova's 404 to the whole means that there is no server for any of them; somebody else's 404 means nothing."""
         if not events:
             return []
         answer = await self._rest.send("POST", PATH, body={"events": [_body(event) for event in events]})
         if answer.status_code in (200, 207):
             return _deliveries(events, answer)
-        if answer.status_code in (400, 404) and len(events) == 1:
-            return [Delivery(events[0], answer.status_code)]
-        if answer.status_code in (400, 404):
+        if answer.status_code == 404:
+            if not _is_novas(answer):
+                raise Unavailable(f"{self._rest.base}{PATH} is not there: network.nova_url is the compute endpoint with its /v2.1")
+            return [Delivery(event, 404) for event in events]
+        if answer.status_code == 400 and len(events) == 1:
+            return [Delivery(events[0], 400)]
+        if answer.status_code == 400:
             half = len(events) // 2  # halves find the bad one in few requests
             return [*await self.send(events[:half]), *await self.send(events[half:])]
         hint = ": check service_auth, or whose tokens it takes" if answer.status_code in (401, 403) else ""
@@ -43,6 +47,14 @@ class HttpComputeEvents:
 def _body(event: ExternalEvent) -> dict[str, str]:
     body = {"name": event.name, "server_uuid": event.server_id, "status": event.status}
     return body if event.tag is None else body | {"tag": event.tag}
+
+
+def _is_novas(answer: httpx.Response) -> bool:
+    """Is this 404 said of servers? What has no such path says it in other words."""
+    try:
+        return "instances" in answer.json()["itemNotFound"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _deliveries(events: Sequence[ExternalEvent], answer: httpx.Response) -> list[Delivery]:

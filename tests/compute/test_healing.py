@@ -187,6 +187,7 @@ class Networks(parts.Networks):
         super().__init__()
         self.addresses_together = together
         self.fail: set[str] = set()
+        self.error: Exception = Unavailable("no answer")
         self.calls: list[list[str]] = []
         self.under_way = self.most = 0
 
@@ -197,7 +198,7 @@ class Networks(parts.Networks):
         await asyncio.sleep(0.001)
         self.under_way -= 1
         if self.fail & set(server_ids):
-            raise Unavailable("no answer")
+            raise self.error
         return {server_id: [address(7)] for server_id in server_ids}
 
 
@@ -245,9 +246,14 @@ async def test_stale_caches_are_read_by_a_worker_in_as_few_questions_as_the_netw
     assert figure("cache_reads", why="event", outcome="read") - before == 130
 
 
-async def test_a_network_service_that_does_not_answer_is_asked_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [Unavailable("no answer"), KeyError("fixed_ips")], ids=["none", "nonsense"])
+async def test_a_network_service_that_does_not_answer_is_asked_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An answer about one server that nobody understands is as none; the others' caches are read."""
     monkeypatch.setattr(healing, "AGAIN", 0.0)
     worker, network = await made(store, 1, 3)
+    network.error = error
     before = figure("cache_reads", why="event", outcome="failed")
     network.fail = {"s001"}
     loop = asyncio.create_task(worker.told())

@@ -68,17 +68,34 @@ async def test_401_asks_for_a_new_token_once() -> None:
         await client(lambda request: httpx.Response(401)).send([ONE])
 
 
-@pytest.mark.parametrize("status", [400, 404])
-async def test_a_refusal_of_the_whole_is_looked_into(status: int) -> None:
+async def test_a_refusal_of_the_whole_is_looked_into() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         events = codes(request, lambda server: 200)
         return (
-            httpx.Response(status)
-            if any(event["server_uuid"] == "s1" for event in events)
-            else httpx.Response(200, json={"events": events})
+            httpx.Response(400) if any(event["server_uuid"] == "s1" for event in events) else httpx.Response(200, json={"events": events})
         )
 
-    assert [delivery.code for delivery in await client(answer).send([ONE, TWO])] == [status, 200]
+    assert [delivery.code for delivery in await client(answer).send([ONE, TWO])] == [400, 200]
+
+
+async def test_an_older_novas_404_is_said_of_every_event_at_once() -> None:
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(404, json={"itemNotFound": {"code": 404, "message": "No instances found for any event"}})
+
+    assert [delivery.code for delivery in await client(answer).send([ONE, TWO] * 50)] == [404] * 100
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>no such page</html>", b'{"itemNotFound": {"code": 404, "message": "The resource could not be found."}}']
+)
+async def test_a_404_of_somebody_else_loses_no_event(body: bytes) -> None:
+    """A wrong URL, or a proxy without its Nova."""
+    with pytest.raises(Unavailable, match=r"network\.nova_url is the compute endpoint"):
+        await client(lambda request: httpx.Response(404, content=body)).send([ONE])
 
 
 @pytest.mark.parametrize(

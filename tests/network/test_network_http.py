@@ -317,3 +317,13 @@ async def test_in_the_story_healing_a_server_costs_what_it_costs_neutron(tmp_pat
             assert len((await http.addresses(["s1"]))["s1"]) == 1
         assert 80 <= len(found) <= 100
         await http.close()
+
+
+@pytest.mark.parametrize("answer", [{"NeutronError": {}}, [], "ports", None], ids=["another", "list", "text", "null"])
+async def test_an_answer_that_is_no_neutrons_is_a_network_service_that_does_not_answer(http: HttpNetwork, line: Line, answer: Any) -> None:
+    """And no fault of ours with a traceback: what asks is asked again, or answered 503."""
+    line.change = lambda request, told: answer
+    with pytest.raises(Unavailable, match="answered without 'ports'"):
+        await http.addresses(["s1"])
+    with pytest.raises(Unavailable, match="answered without 'networks'"):
+        await http.constraint([RequestedNic(network_id="n1")])
