@@ -59,16 +59,18 @@ class Api:
         return service in self.urls
 
     async def get(self, service: str, path: str, **params: str) -> Any:
-        return (await self.request("GET", service, path, params=params)).json()
+        return _json(await self.request("GET", service, path, params=params))
 
     async def post(self, service: str, path: str, body: Any) -> Any:
-        return (await self.request("POST", service, path, json=body)).json()
+        return _json(await self.request("POST", service, path, json=body))
 
     async def pages(self, service: str, path: str, key: str, **params: str) -> AsyncIterator[Any]:
         """The items of a list, page after page as the answers link them."""
         seen: set[str] = set()
         while True:
             told = await self.get(service, path, **params)
+            if not isinstance(told, dict) or not isinstance(told.get(key), list):
+                raise Refused(0, f"{self.urls[service]}{path} does not answer with {key}")
             for item in told[key]:
                 yield item
             link = _next(told, key)
@@ -111,8 +113,8 @@ class Api:
                 self._token = answer.headers["X-Subject-Token"]
                 self.project = told.get("project", {}).get("id", "")
                 self.urls = endpoints(self.access, told.get("catalog", []), self.project)
-            except (ValueError, KeyError, TypeError):
-                raise StartupError(f"cloud {self.access.name}: {self.access.auth_url} does not answer as Keystone v3 does") from None
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise Refused(0, f"cloud {self.access.name}: {self.access.auth_url} does not answer as Keystone v3 does") from None
 
     async def _send(self, method: str, url: str, **more: Any) -> httpx.Response:
         try:
@@ -175,6 +177,14 @@ def words(answer: httpx.Response) -> str:
         else:
             body = next(iter(body.values()))
     return f"{answer.request.method} {answer.request.url.path}: HTTP {answer.status_code} {answer.reason_phrase}".rstrip()
+
+
+def _json(answer: httpx.Response) -> Any:
+    """Raises Refused for what is none: a proxy's page."""
+    try:
+        return answer.json()
+    except ValueError:
+        raise Refused(0, f"{answer.request.method} {answer.request.url.path}: the answer is no JSON") from None
 
 
 def _named(told: Mapping[str, str], what: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ DELETES = 50
 """Deletes asked for at once."""
 STRAGGLERS = 2.0
 """Seconds for which the list of servers must stay empty: a request that was cut off may still make one."""
+REFUSED_PAUSE = 0.5
+"""Seconds until a list of servers that was refused is asked for again, where they are to be deleted."""
 _ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}|\breq-\S+|\b\d+(\.\d+){3}\b|0x[0-9a-f]+")
 
 
@@ -177,15 +179,21 @@ class _Run:
                 task.cancel()
         begun = time.time()
         if self.wish.keep:
-            return Deletes(0, 0, 0.0, len(await self._listed()), kept=True)
+            return Deletes(0, 0, 0.0, await self._kept(), kept=True)
         asked: set[str] = set()
         empty_since: float | None = None
         left: list[Any] = []
+        listed = False
         gate = asyncio.Semaphore(DELETES)
         try:
             async with asyncio.timeout(self.wish.timeout):
                 while True:
-                    left = await self._listed()
+                    try:
+                        left, listed = await self._listed(), True
+                    except Refused:  # what was made goes, though the cloud has no answer just now
+                        empty_since = None
+                        await asyncio.sleep(max(self.wish.poll, REFUSED_PAUSE))
+                        continue
                     new = [server["id"] for server in left if server["id"] not in asked]
                     asked.update(new)
                     refused = await asyncio.gather(*(self._delete(server_id, gate) for server_id in new))
@@ -197,7 +205,19 @@ class _Run:
                         return Deletes(len(asked), len(asked), empty_since - begun, 0)
                     await asyncio.sleep(self.wish.poll)
         except TimeoutError:
-            return Deletes(len(asked), len(asked) - len(left), time.time() - begun, len(left))
+            there = len(left) if listed else self._may_be_there()
+            return Deletes(len(asked), max(0, len(asked) - there), time.time() - begun, there)
+
+    async def _kept(self) -> int:
+        """How many servers stay."""
+        try:
+            return len(await self._listed())
+        except Refused:
+            return self._may_be_there()
+
+    def _may_be_there(self) -> int:
+        """Servers that may be there, where the cloud does not say."""
+        return sum(one.outcome != "refused" for one in self.servers.values())
 
     async def _create(self, name: str) -> None:
         body: dict[str, Any] = {"name": name, "imageRef": self.chosen.image, "flavorRef": self.chosen.flavor}

@@ -27,6 +27,8 @@ class FakeCloud:
         self.images: list[dict[str, Any]] = [{"id": "img-1", "name": "blank", "status": "active", "disk_format": "raw"}]
         self.servers: dict[str, dict[str, Any]] = {}
         self.tokens_left = 10**6
+        self.lists: Callable[[], httpx.Response | None] = lambda: None
+        """What the list of servers is answered with instead."""
         self.password = "x"
         self.asked: list[str] = []
         self._number = itertools.count()
@@ -46,7 +48,7 @@ class FakeCloud:
         if path == "/compute/v2.1/servers" and request.method == "POST":
             return self._create(json.loads(request.content)["server"])
         if path == "/compute/v2.1/servers/detail":
-            return self._list(request)
+            return self.lists() or self._list(request)
         if request.method == "DELETE":
             return httpx.Response(204 if self.servers.pop(path.rsplit("/", 1)[1], None) else 404)
         return httpx.Response(200, json=self._lists()[path])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 
 import httpx
@@ -90,6 +91,35 @@ async def test_an_end_before_the_end_deletes_what_was_made(cloud: FakeCloud) -> 
     assert found.interrupted
     assert found.unfinished == found.created >= 5
     assert cloud.servers == {}
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(503), httpx.Response(200, text="<html>"), httpx.Response(200, json=[])])
+async def test_all_is_deleted_though_the_cloud_has_no_answer_now_and_then(
+    cloud: FakeCloud, answer: httpx.Response, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pileus.lab.storm.REFUSED_PAUSE", 0.01)
+    asked = itertools.count()
+    cloud.lists = lambda: answer if next(asked) % 2 == 0 else None
+    found = await run(cloud, Wish(5, poll=0.01))
+    assert (found.active, found.deletes.left) == (5, 0)
+    assert cloud.servers == {}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_what_was_measured_is_told_though_the_cloud_does_not_say_what_is_left(
+    cloud: FakeCloud, keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pileus.lab.storm.REFUSED_PAUSE", 0.01)
+    cloud.lists = lambda: httpx.Response(503)
+    found = await run(cloud, Wish(3, poll=0.01, timeout=0.2, keep=keep))
+    assert (found.created, found.unfinished, found.deletes.left) == (3, 3, 3)
+
+
+async def test_a_page_in_place_of_an_answer_is_a_refusal(cloud: FakeCloud) -> None:
+    cloud.fate = lambda n: httpx.Response(202, text="<html>") if n == 0 else "ACTIVE"
+    found = await run(cloud, Wish(2, poll=0.01))
+    assert (found.active, found.refused) == (1, 1)
+    assert found.faults[0].message == "POST /compute/v2.1/servers: the answer is no JSON"
 
 
 async def test_a_token_that_ends_is_renewed(cloud: FakeCloud) -> None:
