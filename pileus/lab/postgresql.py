@@ -6,7 +6,8 @@
         server.pause(); server.resume()              # it does not answer for a while, without an error
         server.restart()                             # in good order
 
-`server.execute(SQL, …)` runs statements as superuser. Everybody on this machine gets in without a password: it is for what may be lost.
+`server.execute(SQL, …)` runs statements as superuser, which takes a password that is made anew each time: a superuser runs programs.
+Everybody else on this machine gets in without one: the data are for what may be lost.
 `start`, `stop`, `kill` and `restart` block for up to a second. As root the server runs as the user `postgres`, else as who asks.
 Without fsync the data are in memory where there is enough: a kill -9 of the server does not harm them.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -45,7 +47,7 @@ SETTINGS = {
     "autovacuum_naptime": "60s",
     "logging_collector": "off",
 }
-HBA = "host all all 127.0.0.1/32 trust"
+HBA = "host all postgres 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust"
 ROLES = """
 CREATE ROLE pileus LOGIN CREATEDB;
 GRANT pg_monitor TO pileus;
@@ -77,6 +79,7 @@ class PostgresServer:
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._parent = folder
+        self._password = secrets.token_urlsafe(18)
         self._tied = tied
         self.port = 0
 
@@ -136,7 +139,7 @@ class PostgresServer:
 
     async def execute(self, *statements: str, database: str = "postgres") -> None:
         """Each by itself, outside a transaction, as superuser."""
-        connection = await asyncpg.connect(self.url(database, user="postgres"), timeout=LIMIT)
+        connection = await asyncpg.connect(self.url(database, user="postgres"), password=self._password, timeout=LIMIT)
         try:
             for statement in statements:
                 await connection.execute(statement, timeout=LIMIT)
@@ -147,8 +150,12 @@ class PostgresServer:
         # By itself not in the caller's folders: those may be closed to other users, and PostgreSQL is one.
         quick = self._settings["fsync"] == "off" and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
         self._folder = Path(tempfile.mkdtemp(prefix="pileus-postgresql-", dir=self._parent or (MEMORY if quick else None)))
+        secret = self._folder / "password"
+        secret.touch(0o600)
+        secret.write_text(self._password)
         if self._as:
-            shutil.chown(self._folder, "postgres", "postgres")
+            for place in (self._folder, secret):
+                shutil.chown(place, "postgres", "postgres")
         initdb = [
             str(self._programs / "initdb"),
             "-D",
@@ -157,6 +164,7 @@ class PostgresServer:
             "postgres",
             "-A",
             "trust",
+            f"--pwfile={secret}",
             "--no-sync",
             "-E",
             "UTF8",
@@ -164,6 +172,7 @@ class PostgresServer:
         subprocess.run(
             [*initdb, "--locale=C"], cwd=self._folder, check=True, timeout=LIMIT, stdout=subprocess.DEVNULL, env=self._environ(), **self._as
         )
+        secret.unlink()
         (self._folder / "data" / "pg_hba.conf").write_text(self.hba + "\n")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
@@ -235,7 +244,8 @@ class PostgresServer:
 
     def _psql(self, script: str) -> None:
         command = [str(self._programs / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", self.url(user="postgres")]
-        subprocess.run(command, input=script.encode(), check=True, timeout=LIMIT, stdout=subprocess.DEVNULL, env=self._environ())
+        environ = self._environ() | {"PGPASSWORD": self._password}
+        subprocess.run(command, input=script.encode(), check=True, timeout=LIMIT, stdout=subprocess.DEVNULL, env=environ)
 
     def __enter__(self) -> Self:
         self.start()

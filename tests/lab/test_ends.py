@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from pileus.errors import StartupError
@@ -78,6 +79,19 @@ def test_engines_do_not_outlive_an_owner_that_is_killed() -> None:
         owner.kill()
     until(lambda: not any(alive(int(pid)) for pid in pids), "a server outlived its owner")
     until(lambda: not Path(folder).exists(), "the folder outlived its owner")
+
+
+async def test_only_its_owner_is_a_superuser_of_a_database_server_that_lets_everybody_in() -> None:
+    """A superuser runs programs, as who runs the server."""
+    with PostgresServer() as server:
+        await server.execute("SELECT pg_read_file('PG_VERSION')")
+        for password in (None, "", "postgres"):
+            with pytest.raises(asyncpg.InvalidPasswordError):
+                await asyncpg.connect(server.url(user="postgres"), password=password, timeout=LIMIT)
+        connection = await asyncpg.connect(server.url(), timeout=LIMIT)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("COPY (SELECT 1) TO PROGRAM 'cat'")
+        await connection.close()
 
 
 def test_a_folder_goes_with_its_use() -> None:
