@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Coroutine, Sequence
@@ -61,6 +62,8 @@ def run_story(options: Options, calibration: Path | None, *, json: Path | None, 
     for file in (json, html):
         if file is not None and not file.absolute().parent.is_dir():
             raise StartupError(f"{file}: there is no folder {file.parent}")
+        if file is not None and (file.is_dir() or not os.access(file if file.exists() else file.absolute().parent, os.W_OK)):
+            raise StartupError(f"{file}: cannot be written")  # said now, and not in some hours
     costs = calibrate.load(calibration)
     for line in options.shortened:
         terminal().print(line, soft_wrap=True)
@@ -69,11 +72,14 @@ def run_story(options: Options, calibration: Path | None, *, json: Path | None, 
     terminal().print(table(found))
     for case in found.cases:
         terminal().print(Text(_why(case)), soft_wrap=True)
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-    if html is not None:
-        html.write_text(report.render(found))
-        terminal().print(f"The report: {html}", soft_wrap=True)
+    try:
+        if json is not None:
+            json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        if html is not None:
+            html.write_text(report.render(found))
+            terminal().print(f"The report: {html}", soft_wrap=True)
+    except OSError as error:
+        raise StartupError(f"{error.filename}: {error.strerror}") from None
 
 
 def run_calibrate(output: Path | None) -> None:

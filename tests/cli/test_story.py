@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from pileus.cli import story
+from pileus.errors import StartupError
 from pileus.lab.cases import BY_NAME
 from tests.cli.conftest import Run, pileus
+from tests.lab import samples
 
 
 def test_the_cases_are_listed() -> None:
@@ -22,6 +26,22 @@ def test_the_cases_are_listed() -> None:
 def test_an_unknown_case_and_a_calibration_that_is_none_are_one_line(tmp_path: Path, one_line: Callable[[Run], str]) -> None:
     assert "no such case: nope" in one_line(pileus("lab", "story", "--cases", "nope"))
     assert "pileus lab calibrate" in one_line(pileus("lab", "story", "--calibration", tmp_path / "no.json"))
+
+
+def test_files_that_cannot_be_written_are_one_line(tmp_path: Path, one_line: Callable[[Run], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is measured; and what changes meanwhile, at the end."""
+    assert f"{tmp_path}: cannot be written" in one_line(pileus("lab", "story", "--json", tmp_path))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    def measured(work: Coroutine[Any, Any, Any]) -> Any:
+        work.close()
+        folder.rmdir()
+        return samples.experiment()
+
+    monkeypatch.setattr(story, "_run", measured)
+    with pytest.raises(StartupError, match=r"story\.json: No such file or directory"):
+        story.run_story(story.options(["start"], plug_timeout=300.0), None, json=folder / "story.json", html=None)
 
 
 def test_at_a_terminal_there_is_a_picture_of_all_cases() -> None:
