@@ -61,7 +61,7 @@ class Pipeline:
         self._on_close = on_close
         self._bridges: dict[str, Bridge] = {}
         self._main = ""
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[Exception | None] | None = None
         self.sets = AddressSets(self.marks, self._change, self._ask)
 
     async def connect(self, folder: Path, main: str, others: Sequence[str], *, limit: float) -> None:
@@ -105,8 +105,12 @@ class Pipeline:
 
     async def refresh(self) -> None:
         """Read again what is wired, now. Raises SwitchError."""
+        while self._reading is not None:
+            await asyncio.shield(self._reading)
+        error = await self._read_again()
         with _told():
-            await self.read()
+            if error is not None:
+                raise error
 
     async def _ask(self, table: int, own: int, mask: int) -> list[FoundFlow]:
         with _told():
@@ -294,19 +298,21 @@ class Pipeline:
                     raise SwitchError(f"the switch refused flows: {error}") from None
                 await self._read_again()
 
-    async def _read_again(self) -> None:
+    async def _read_again(self) -> Exception | None:
+        """While this is going on nothing is sent: the markers of what was decided meanwhile would not be among those read. Where it does
+        not work, whoever makes the connection again reads, too."""
         if self._reading is None:
             self._reading = asyncio.create_task(self._reread(), name="read the switch's markers")
-        await asyncio.shield(self._reading)
+        return await asyncio.shield(self._reading)
 
-    async def _reread(self) -> None:
+    async def _reread(self) -> Exception | None:
         try:
             await self.read()
-        except (BridgeError, TimeoutError, KeyError):
-            # The connection is down: whoever makes it again reads, too.
-            pass
+        except (BridgeError, TimeoutError, KeyError) as error:
+            return error
         finally:
             self._reading = None
+        return None
 
 
 @contextlib.contextmanager

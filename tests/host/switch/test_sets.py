@@ -183,3 +183,15 @@ async def test_flows_go_one_by_one_or_all_together(ovs: OvsRig, deletion: Any, m
     await ovs.switch.unplug([stays.port.port_id, again.port.port_id], deletion=deletion)
     await ovs.switch.drop_sets(["friends"])
     assert not any((await ovs.leftovers()).values())
+
+
+async def test_what_is_wired_while_the_markers_are_read_is_known_afterwards(ovs: OvsRig) -> None:
+    a = await guest(ovs, 1, network(), SENDS)
+    there = asyncio.create_task(ovs.switch.ports())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.gather(ovs.switch.address_set("friends", [IP_A]), a.wire(takes(*FRIENDS)), there)
+    assert await members(ovs) == 2
+    before = await flows_of(ovs, SET_KIND, "friends")
+    await a.wire(takes(*FRIENDS))
+    assert len(before) == len(await flows_of(ovs, SET_KIND, "friends"))
