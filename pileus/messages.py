@@ -438,19 +438,22 @@ class AddressSet(msgspec.Struct, frozen=True):
 
 class SecurityRequest(msgspec.Struct, frozen=True):
     """Network agent → network rpc worker (`get_security`): what have the groups of my ports, and the sets that their rules name?
-    Each by id with the version that the host knows, -1 for none. The list is all that the host is to be told of from now on."""
+    Each by id with the version that the host knows, -1 for none. The list is all that the host is to be told of from now on.
+    `ports`: now and then also which groups each port there has, None where port security is off."""
 
     host: str
     groups: dict[str, int]
     sets: dict[str, int]
+    ports: dict[str, list[str] | None] = msgspec.field(default_factory=dict)
 
 
 class Security(msgspec.Struct, frozen=True):
     """Those whose version is another than the one that the host knows, and the sets that the rules of these groups name and the host did
-    not. A group or set that is gone is told empty."""
+    not. A group or set that is gone is told empty. `ports`: those that have other groups than the host said."""
 
     groups: list[GroupRules]
     sets: list[AddressSet]
+    ports: list[str] = []
 
 
 class SetChange(msgspec.Struct, frozen=True):

@@ -40,6 +40,7 @@ class Agent:
         self._settings = settings
         self._notices = notices
         self._ports = Ports(host, switch, dhcp, bus, settings)
+        self._ports.others = self._others
         self._removals = Removals(host, self._ports, switch, dhcp, settings.flow_deletion)
         self._loop = LOOPS[settings.agent_loop](self._ports, self._removals, settings)
         self._lost = asyncio.Event()
@@ -120,7 +121,9 @@ class Agent:
         await self._removals.left([port.port_id for port in ports])
 
     async def update(self, message: PortsChanged) -> None:
-        """The desired wiring of ports that are here has changed."""
+        """The desired wiring of ports that are here, or on their way, has changed."""
+        for port in message.ports:
+            self._ports.miss(port)
         ports = [port for port in message.ports if self._ports.is_newer(port)]
         self._ports.expect(ports)
         await self._loop.update(ports)
@@ -130,6 +133,15 @@ class Agent:
         gone = self._removals.put(ids, told)
         self._loop.removed(ids)
         return gone
+
+    def _others(self, port_ids: Collection[str]) -> None:
+        """These are meant to be other ones than they are, or may be: a word was lost, or came before they were wired."""
+        self._chores.start(self._reread(list(port_ids)), "agent-reread")
+
+    async def _reread(self, port_ids: list[str]) -> None:
+        """One try: who gets no answer asks again with the next question about all ports."""
+        found = await self._ports.details(port_ids, [self._settings.rpc_timeout])
+        await self.update(PortsChanged(list(found.values())))
 
     async def _stand(self) -> None:
         """Know again what is plugged, so that it can be wired anew should the switch lose its flows. Until it does, it works as it

@@ -100,7 +100,7 @@ class Lanes:
         while True:
             await self._ports.security.news.wait()
             async with self._update_lane:
-                whole = await self._ports.renew()
+                whole = await self._ports.renew(lambda port: self._removals.put([port.port_id], [port]))
             if not whole:
                 await asyncio.sleep(RETRY)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -22,6 +22,10 @@ from pileus.messages import DETAILS, DeviceDetails, DeviceDetailsRequest, PortLe
 from pileus.settings import Network
 
 log = structlog.get_logger(__name__)
+
+
+MOST_MISSED = 1000
+"""Ports remembered that were said to change before they were here; most of these never come."""
 
 
 class WireError(Exception):
@@ -44,14 +48,16 @@ class Level:
 
 
 class Ports:
-    """One port is wired by one at a time. `tunnels.run` and `security.run` are the owner's to start."""
+    """One port is wired by one at a time. `tunnels.run` and `security.run` are the owner's to start. `others` is called with ports that
+    are meant to be other ones than they are: what they are meant to be is to be asked for."""
 
     def __init__(self, host: str, switch: Switch, dhcp: Dhcp, bus: Bus, settings: Network) -> None:
+        self.others: Callable[[Collection[str]], None] = lambda _: None
         self.levels: dict[str, Level] = {}
         self.wirings: dict[str, PortWiring] = {}
         self.tunnels = Tunnels(host, switch, bus, settings)
         self.switch_sets = SwitchSets(switch)
-        self.security = SecurityGroups(host, self.switch_sets, bus, settings)
+        self.security = SecurityGroups(host, self.switch_sets, bus, settings, self._other)
         self.reporter = Reporter(host, bus, settings)
         self._host = host
         self._switch = switch
@@ -60,6 +66,7 @@ class Ports:
         self._settings = settings
         self._locks = Locks()
         self._standing: dict[str, int] = {}
+        self._missed: dict[str, None] = {}
 
     def forget_all(self) -> None:
         """As if the process were new."""
@@ -67,7 +74,8 @@ class Ports:
         self.wirings.clear()
         self._standing.clear()
         self.tunnels = Tunnels(self._host, self._switch, self._bus, self._settings)
-        self.security = SecurityGroups(self._host, self.switch_sets, self._bus, self._settings)
+        self._missed.clear()
+        self.security = SecurityGroups(self._host, self.switch_sets, self._bus, self._settings, self._other)
 
     def expect(self, ports: Iterable[PortWiring]) -> None:
         """These will be wired soon: what they need to know is asked for meanwhile."""
@@ -88,6 +96,7 @@ class Ports:
             self.levels.pop(port_id, None)
             self.wirings.pop(port_id, None)
             self._standing.pop(port_id, None)
+            self._missed.pop(port_id, None)
 
     def reset(self) -> None:
         """The switch has lost its flows."""
@@ -103,6 +112,13 @@ class Ports:
         """Another wiring of a port that is here, and not an older one."""
         known = self.wirings.get(port.port_id)
         return known is not None and port.generation >= known.generation and port != known
+
+    def miss(self, port: PortWiring) -> None:
+        """Another wiring of a port that may be on its way here: whoever wires it may have been told of an older one."""
+        if port.port_id not in self.wirings:
+            self._missed[port.port_id] = None
+            if len(self._missed) > MOST_MISSED:
+                del self._missed[next(iter(self._missed))]
 
     async def wire(self, port: PortWiring) -> None:
         """Rules and flows, then the DHCP entry: of a port that is not on the switch no entry may be left. Then the hosts to send to.
@@ -128,16 +144,20 @@ class Ports:
             self.levels[port.port_id] = Level(port.generation, time.time())
             self.security.look(port)
             self.reporter.put(PortLevel(port.port_id, self._host, port.generation, "wired"))
+            if port.port_id in self._missed:
+                del self._missed[port.port_id]
+                self.others([port.port_id])
 
-    async def renew(self) -> bool:
-        """What has changed of security groups: sets first, then each port whose rules are others, once. False: not all was taken."""
+    async def renew(self, removed: Callable[[PortWiring], object]) -> bool:
+        """What has changed of security groups: sets first, then each port whose rules are others, once. False: not all was taken.
+        `removed` is called with a port that was removed meanwhile: what was made of it since then must go, too."""
         security = self.security
         security.news.clear()
         whole = await security.tell_stale()
         stale, security.stale_ports = security.stale_ports, set()
         for port_id in sorted(stale):
             try:
-                await self._renew_rules(port_id)
+                await self._renew_rules(port_id, removed)
             except SwitchError as error:
                 log.warning("the switch did not take a port's new rules, trying again", port=port_id, cause=str(error))
                 security.stale_ports.add(port_id)
@@ -169,7 +189,10 @@ class Ports:
         self._standing.pop(port.port_id, None)
         await self.switch_sets.wired(port.port_id, rules)
 
-    async def _renew_rules(self, port_id: str) -> None:
+    def _other(self, port_ids: Collection[str]) -> None:
+        self.others(port_ids)
+
+    async def _renew_rules(self, port_id: str, removed: Callable[[PortWiring], object]) -> None:
         """Raises SwitchError."""
         if port_id not in self.levels:
             return  # whoever wires it looks afterwards
@@ -181,6 +204,12 @@ class Ports:
             if self.switch_sets.is_wired(port_id, rules):
                 return
             await self.switch_sets.hold(port_id, rules)
-            await self._switch.wire(port, rules)
+            if port_id not in self.wirings:
+                return
+            try:
+                await self._switch.wire(port, rules)
+            finally:
+                if port_id not in self.wirings:
+                    removed(port)
             self._standing.pop(port_id, None)
             await self.switch_sets.wired(port_id, rules)

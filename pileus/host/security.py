@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -69,18 +69,22 @@ class _Set:
 
 class SecurityGroups:
     """`run` is its owner's to start. `news` is set when there is something that the switch must be told: `stale_ports` are those
-    whose rules may be others now, and `tell_stale` tells the sets."""
+    whose rules may be others now, and `tell_stale` tells the sets. `others` is called with ports that are said to have other groups."""
 
-    def __init__(self, host: str, switch_sets: SwitchSets, bus: Bus, settings: Network) -> None:
+    def __init__(
+        self, host: str, switch_sets: SwitchSets, bus: Bus, settings: Network, others: Callable[[Collection[str]], None] = lambda _: None
+    ) -> None:
         self.news = asyncio.Event()
         self.stale_ports: set[str] = set()
         self._host = host
         self._switch_sets = switch_sets
         self._bus = bus
         self._settings = settings
+        self._others = others
         self._groups: dict[str, _Group] = {}
         self._sets: dict[str, _Set] = {}
         self._ports: dict[str, tuple[str, ...]] = {}
+        self._open: set[str] = set()
         self._filters: dict[tuple[str, ...], Filter] = {}
         self._asks = asyncio.Event()
         self._heard_of = False
@@ -91,7 +95,11 @@ class SecurityGroups:
         """Ports that come here, or whose groups are others now: what is not known of these is asked for at once."""
         for port in ports:
             groups = tuple(sorted(set(port.security_groups))) if port.port_security else ()
-            if self._ports.get(port.port_id, ()) == groups:
+            if port.port_security:
+                self._open.discard(port.port_id)
+            else:
+                self._open.add(port.port_id)
+            if self._ports.get(port.port_id) == groups:
                 continue
             self._leave(port.port_id, frozenset(groups))
             self._ports[port.port_id] = groups
@@ -105,6 +113,7 @@ class SecurityGroups:
         """Ports that go; what is known of a group goes with its last one."""
         for port_id in port_ids:
             self._leave(port_id, frozenset())
+            self._open.discard(port_id)
             self.stale_ports.discard(port_id)
 
     async def ready(self, port: PortWiring) -> tuple[Filter | None, bool]:
@@ -169,18 +178,19 @@ class SecurityGroups:
         """Ask what is wanted, and now and then all: a lost hint is made good."""
         limits = growing_limits(self._settings.rpc_timeout)
         times = rounds(self._settings.members_interval)
-        again = next(times)
+        again, whole = next(times), False
         while True:
             try:
                 async with asyncio.timeout_at(again):
                     await self._asks.wait()
             except TimeoutError:
-                again = next(times)
+                again, whole = next(times), True
             self._asks.clear()
-            if not self._groups and not self._heard_of:
+            if not self._groups and not self._heard_of and not (whole and self._ports):
                 continue
             try:
-                await self._ask(next(limits))
+                await self._ask(next(limits), whole=whole)
+                whole = False
                 limits = growing_limits(self._settings.rpc_timeout)
             except BusError as error:
                 log.warning("nobody says what security groups are, asking again", groups=len(self._groups), cause=str(error))
@@ -189,11 +199,12 @@ class SecurityGroups:
             except Exception:
                 log.exception("an answer about security groups was not understood; they are asked for again in a while")
 
-    async def _ask(self, limit: float) -> None:
-        """All in one question, whose list is also what this host wants to hear of."""
+    async def _ask(self, limit: float, *, whole: bool) -> None:
+        """All in one question, whose list is also what this host wants to hear of. `whole`: do the ports still have these groups, too?"""
         groups = {group_id: group.version for group_id, group in self._groups.items()}
         sets = {set_id: known.version for set_id, known in self._sets.items()}
-        question = SecurityRequest(self._host, groups, sets)
+        ports = {port_id: None if port_id in self._open else list(groups) for port_id, groups in self._ports.items()} if whole else {}
+        question = SecurityRequest(self._host, groups, sets, ports)
         answer = await self._bus.request(from_host(self._host, SECURITY), question, Security, timeout=limit)
         self._heard_of = bool(groups)
         for told in answer.groups:
@@ -206,6 +217,8 @@ class SecurityGroups:
                 self._take_answer(known, members)
         self._see_known()
         self._want_unknown(sets)
+        if answer.ports:
+            self._others(answer.ports)
 
     def _take_rules(self, group: _Group, told: GroupRules) -> None:
         group.version = told.version

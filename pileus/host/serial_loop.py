@@ -132,7 +132,7 @@ class Serial:
             if self._ports.is_newer(port):
                 await quietly(self._wire(port))
         if self._ports.security.news.is_set():
-            await self._ports.renew()
+            await self._ports.renew(lambda port: self._removals.put([port.port_id], [port]))
 
     async def _wire(self, port: PortWiring) -> None:
         await wire_or_remove(self._ports, self._removals, port)

@@ -28,7 +28,7 @@ NONE = 0
 # Built once: every host asks, and asks again now and then.
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
 _HOST = security_readers.c.host == bindparam("on")
-_HERE = select(ports.c.security_groups).where(ports.c.host == bindparam("on"), ports.c.port_security)
+_HERE = select(ports.c.id, ports.c.security_groups, ports.c.port_security).where(ports.c.host == bindparam("on"))
 _NAMING = and_(
     rules_table.c.group_id == security_groups.c.id,
     or_(rules_table.c.remote_group_id.is_not(None), rules_table.c.remote_address_group_id.is_not(None)),
@@ -65,10 +65,11 @@ class Answer:
 
 def asked(tx: Tx, question: SecurityRequest) -> Answer:
     """The answer to a host's question."""
-    here: set[str] = set()
-    if question.groups:
-        here = {group_id for row in rows(tx, _HERE, on=question.host) for group_id in row["security_groups"]}
-    mine = sorted(question.groups.keys() & here)
+    here: dict[str, list[str] | None] = {}
+    if question.groups or question.ports:
+        found = rows(tx, _HERE, on=question.host)
+        here = {row["id"]: row["security_groups"] if row["port_security"] else None for row in found}
+    mine = sorted(question.groups.keys() & {group_id for groups in here.values() for group_id in groups or ()})
     versions: dict[str, int] = {}
     sets: dict[str, int] = {}
     named: set[str] = set()
@@ -78,7 +79,8 @@ def asked(tx: Tx, question: SecurityRequest) -> Answer:
         named |= {each for each in (row["remote_group_id"], row["remote_address_group_id"]) if each is not None}
     sets |= _versions(tx, named - sets.keys())
     sets = {set_id: version for set_id, version in sets.items() if set_id in named}
-    told = Security(_rules(tx, question, versions), _sets(tx, question, sets))
+    other = sorted(port_id for port_id in question.ports.keys() & here.keys() if not _alike(question.ports[port_id], here[port_id]))
+    told = Security(_rules(tx, question, versions), _sets(tx, question, sets), other)
     reads = versions.keys() | named
     was = {row["subject_id"] for row in rows(tx, _SUBJECTS, on=question.host)}
     return Answer(told, frozenset(reads - was), frozenset(was - reads))
@@ -115,6 +117,10 @@ def forget_dead(tx: Tx, down_time: float) -> None:
     """Hosts that were not heard of for so long (s) are told no more; whoever lives asks again. Not while nobody could hear them."""
     if agents.hears(tx, down_time):
         tx.execute(_FORGET, {"since": time.time() - down_time})
+
+
+def _alike(said: list[str] | None, true: list[str] | None) -> bool:
+    return set(said) == set(true) if said is not None and true is not None else said is true
 
 
 def _versions(tx: Tx, set_ids: Collection[str]) -> dict[str, int]:

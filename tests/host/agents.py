@@ -128,6 +128,7 @@ class Control:
         return Security(
             [group for group in groups if group.version != question.groups[group.group_id]],
             [each for each in sets if each.version != question.sets.get(each.set_id, -1)],
+            [name for name, said in question.ports.items() if name in self.ports and said != _groups(self.ports[name])],
         )
 
     async def _details(self, question: DeviceDetailsRequest) -> DeviceDetails:
@@ -180,6 +181,10 @@ class Rig:
         self.switch.calls.clear()
         self.switch.at.clear()
         return calls
+
+
+def _groups(port: PortWiring) -> list[str] | None:
+    return sorted(port.security_groups) if port.port_security else None
 
 
 def _rules(rules: Filter | None) -> tuple[SecurityRule, ...]:

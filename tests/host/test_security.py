@@ -253,6 +253,72 @@ async def test_other_groups_of_a_port(loop: dict[str, Any]) -> None:
         assert made.switch.filters["a"] is None
 
 
+async def test_other_groups_that_are_told_of_before_the_port_is_wired(loop: dict[str, Any]) -> None:
+    async with rig(**loop) as made:
+        made.control.allow("web", SSH)
+        made.control.allow("db", PING)
+        made.agent.expect([port("a", "web")])
+        await made.plugged(port("a", "db"))
+        await made.agent.update(PortsChanged([port("a", "db")]))
+        await made.agent.wire(port("a", "web"))  # as compute was told when it asked
+        await made.passes("a", PING)
+
+
+async def test_other_groups_of_which_no_word_came_are_found_in_time(loop: dict[str, Any]) -> None:
+    async with rig(members_interval=0.05, **loop) as made:
+        made.control.allow("web", SSH)
+        made.control.allow("db", PING)
+        await made.wired(port("a", "web"), port("b", "web"), port("c"), port("d", port_security=False))
+        for changed in (port("a", "db"), port("c", "db"), port("d", "web")):
+            made.control.ports[changed.port_id] = changed
+        await made.passes("a", PING)
+        await made.passes("c", PING)
+        await made.passes("d", SSH)
+        await made.passes("b", SSH)
+        ports = {"a": ["db"], "b": ["web"], "c": ["db"], "d": ["web"]}
+        await made.until(lambda: made.control.questions[-1].ports == ports)
+        made.done()
+        asked = len(made.control.questions)
+        await made.until(lambda: len(made.control.questions) > asked)
+        assert made.done("wire", "details") == []
+
+
+async def test_a_port_that_is_removed_while_its_rules_change_leaves_no_flows(loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flows go a while before its device does: what is sent in between would stand for ever."""
+    wiring, wire, removing, remove = (asyncio.Event() for _ in range(4))
+    really_wire, really_unplug = Recorded.wire, Recorded.unplug
+
+    async def slow_wire(self: Recorded, *args: Any) -> None:
+        wiring.set()
+        await wire.wait()
+        await really_wire(self, *args)
+
+    async def slow_unplug(self: Recorded, ids: Any, **how: Any) -> None:
+        self.note("flows gone", list(ids))
+        removing.set()
+        await remove.wait()
+        await really_unplug(self, ids, **how)
+
+    async with rig(flow_deletion="deferred", **loop) as made:
+        made.control.allow("web", SSH)
+        await made.wired(port("a", "web"))
+        monkeypatch.setattr(Recorded, "wire", slow_wire)
+        monkeypatch.setattr(Recorded, "unplug", slow_unplug)
+        await made.control.hint(made.control.allow("web", PING))
+        async with asyncio.timeout(5):
+            await wiring.wait()
+            gone = asyncio.create_task(made.agent.remove([port("a", "web")]))
+            await removing.wait()
+            made.done()
+            wire.set()
+            await made.until(lambda: ("wire", "a") in made.switch.calls)
+            remove.set()
+            await gone
+        await made.until(lambda: made.switch.calls[-1] == ("report", [("a", "gone")]) and ("flows gone", ["a"]) in made.switch.calls)
+        calls = made.done("wire", "flows gone")
+        assert calls == [("wire", "a"), ("flows gone", ["a"])]
+
+
 async def test_what_the_switch_refuses_is_told_again(loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pileus.host.lanes.RETRY", 0.01)
     async with rig(**loop) as made:

@@ -209,6 +209,24 @@ def test_who_asks_for_less_is_told_less(tx: Connection, config: Config) -> None:
     assert reading(tx, "h1") == set()
 
 
+def test_a_host_learns_which_of_its_ports_have_other_groups(tx: Connection, config: Config) -> None:
+    network = make_network(tx, config)
+    mine = security_groups.default(tx, config, "p-alice")
+    for host in ("h1", "h2"):
+        create(tx, config, network, f"on-{host}", host)
+    here, there = (servers.ports_of(tx, f"on-{host}")[0].port_id for host in ("h1", "h2"))
+
+    def others(said: list[str] | None) -> list[str]:
+        return security_readers.asked(tx, SecurityRequest("h1", {}, {}, {here: said, there: ["x"], "gone": ["x"]})).security.ports
+
+    assert others([mine]) == others([mine, mine]) == []
+    assert others([]) == others(["x"]) == others([mine, "x"]) == others(None) == [here]  # of another host's port it is told nothing
+    ports.change(tx, config, ALICE, here, {"security_groups": []})
+    assert (others([]), others([mine]), others(None)) == ([], [here], [here])
+    ports.change(tx, config, ALICE, here, {"port_security": False})
+    assert (others(None), others([])) == ([], [here])
+
+
 def test_dead_hosts_are_forgotten(tx: Connection, config: Config) -> None:
     network = make_network(tx, config)
     mine = security_groups.default(tx, config, "p-alice")
