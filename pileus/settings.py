@@ -113,7 +113,8 @@ class ServiceAuth(Section, frozen=True):
     auth_url: Annotated[
         str,
         Meta(
-            pattern=r"^(https?://\S+)?$", description="That cloud's Keystone, with its /v3; empty: the tokens of our own identity service."
+            pattern=r"^(https?://[^\s@]+)?$",
+            description="That cloud's Keystone, with its /v3; empty: the tokens of our own identity service.",
         ),
     ] = ""
     username: Annotated[str, Meta(description="User with the service role there.")] = ""
@@ -156,7 +157,7 @@ class Compute(Section, frozen=True):
     network_url: Annotated[
         str,
         Meta(
-            pattern=r"^(https?://\S+[^/\s])?$",
+            pattern=r"^(https?://[^\s@]+[^/\s@])?$",
             description="The Neutron API (without /v2.0) that compute uses, over HTTP; empty: our own network service in process.",
         ),
     ] = ""
@@ -309,7 +310,7 @@ class Network(Section, frozen=True):
     nova_url: Annotated[
         str,
         Meta(
-            pattern=r"^(https?://\S+[^/\s])?$",
+            pattern=r"^(https?://[^\s@]+[^/\s@])?$",
             description="The compute API (with /v2.1) that is told of ports; empty: our own.",
         ),
     ] = ""

@@ -87,6 +87,14 @@ async def test_settings_that_cannot_work_are_one_line(
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(("section", "name"), [("compute", "network_url"), ("network", "nova_url"), ("service_auth", "auth_url")])
+def test_a_url_of_another_cloud_holds_no_password(section: str, name: str) -> None:
+    """It stands in logs, in faults that users see, and in `pileus config`."""
+    assert msgspec.convert({section: {name: "https://cloud.example:5000/v3"}}, Settings)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({section: {name: "https://ann:sekret@cloud.example:5000/v3"}}, Settings)
+
+
 async def test_limits_and_retries_are_the_settings(store: SqliteStore, tmp_path: Path) -> None:
     """A server that takes connections and says nothing, then one that is not there."""
     asked = 0
