@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 
 from pileus.store.sqlite import SqliteStore
 from tests.engines.postgresql import PostgresServer, programs
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell has started this run in the background. What the tests start is to hear Ctrl-C as it does at a terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -138,8 +138,11 @@ class Ports:
                 if port.port_id not in self.levels and self.wirings.get(port.port_id) is port:
                     del self.wirings[port.port_id]
                 self.reporter.put(PortLevel(port.port_id, self._host, port.generation, "failed", str(error)))
+                if gone:
+                    self.forget([port.port_id])
                 raise (RemovedMeanwhile() if gone else WireError(str(error))) from error
             if port.port_id not in self.wirings:
+                self.forget([port.port_id])  # what was looked up for it since then, too
                 raise RemovedMeanwhile
             self.levels[port.port_id] = Level(port.generation, time.time())
             self.security.look(port)

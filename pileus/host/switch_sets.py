@@ -57,6 +57,9 @@ class SwitchSets:
         for set_id in sorted(named):
             if set_id not in self._told:
                 await self.tell(set_id)
+        if named not in self._held.get(port_id, ()):  # the port went meanwhile, and what was told since then is nobody's
+            self._unused |= {set_id for set_id in named if self._uses[set_id] <= 0}
+            await self.drop_unused()
 
     async def wired(self, port_id: str, rules: Filter | None) -> None:
         """A port has been wired with these: what it had before is used by it no more."""
