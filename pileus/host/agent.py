@@ -104,8 +104,11 @@ class Agent:
 
     async def wire(self, port: PortWiring) -> Level:
         """Make packets pass at the port's generation, DHCP entry first; tell the network service. Raises WireError."""
-        if not self._ports.is_wired(port):
-            await self._loop.wire(port)
+        newest = self._ports.newest(port)
+        if newest != port:
+            self._others([port.port_id])
+        if not self._ports.is_wired(newest):
+            await self._loop.wire(newest)
         level = self._ports.levels.get(port.port_id)
         if level is None:
             raise WireError("the port was removed as soon as it was wired")
@@ -164,7 +167,9 @@ class Agent:
                     await self._remove(strangers)
         limit = min(FIRST_LIMIT, self._settings.rpc_timeout)
         fresh = await self._ports.details(list(owned), [limit]) if owned else {}
-        ports = [fresh.get(port_id, wiring) for port_id, wiring in owned.items()]
+        for port_id in owned.keys() - fresh.keys():
+            self._ports.miss(owned[port_id])
+        ports = [fresh.get(port_id) or self._ports.newest(wiring) for port_id, wiring in owned.items()]
         self._ports.expect(ports)
         await self._loop.adopt([port for port in ports if port.port_id in there or await self._plugged(port)])
 

@@ -113,6 +113,11 @@ class Ports:
         known = self.wirings.get(port.port_id)
         return known is not None and port.generation >= known.generation and port != known
 
+    def newest(self, port: PortWiring) -> PortWiring:
+        """What is known here of a port at this generation or a later one, else this: compute says what it was told when it asked."""
+        known = self.wirings.get(port.port_id)
+        return known if known is not None and known.generation >= port.generation else port
+
     def miss(self, port: PortWiring) -> None:
         """Another wiring of a port that may be on its way here: whoever wires it may have been told of an older one."""
         if port.port_id not in self.wirings:

@@ -139,8 +139,9 @@ class Serial:
 
     async def _answer(self, asked: _Asked) -> None:
         try:
-            if not self._ports.is_wired(asked.port):  # as one that was noticed
-                await self._wire(asked.port)
+            port = self._ports.newest(asked.port)
+            if not self._ports.is_wired(port):  # as one that was noticed
+                await self._wire(port)
         except WireError as error:
             if not asked.done.done():
                 asked.done.set_exception(error)

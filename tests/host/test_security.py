@@ -264,6 +264,26 @@ async def test_other_groups_that_are_told_of_before_the_port_is_wired(loop: dict
         await made.passes("a", PING)
 
 
+async def test_who_knows_older_groups_does_not_bring_them_back(loop: dict[str, Any]) -> None:
+    """A guest that is started again, or a compute side that is, knows what it was told when the server was made."""
+    async with rig(**loop) as made:
+        made.control.allow("web", SSH)
+        made.control.allow("db", PING)
+        await made.wired(port("a", "web"))
+        made.control.ports["a"] = port("a", "db")
+        await made.agent.update(PortsChanged([port("a", "db")]))
+        await made.passes("a", PING)
+        made.done()
+        await made.agent.wire(port("a", "web"))
+        made.control.details_answer.clear()
+        await made.agent.hold({"a": port("a", "web")})
+        await made.passes("a", PING)
+        made.control.ports["a"] = port("a", "web", "db")  # of which no word came
+        made.control.details_answer.set()
+        await made.agent.wire(port("a", "web", "db"))
+        await made.passes("a", SSH, PING)
+
+
 async def test_other_groups_of_which_no_word_came_are_found_in_time(loop: dict[str, Any]) -> None:
     async with rig(members_interval=0.05, **loop) as made:
         made.control.allow("web", SSH)
