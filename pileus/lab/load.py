@@ -209,6 +209,7 @@ class _Run:
                 limit = min(limit, now + 2 * self._judge.plug_timeout + GRACE)
                 if not open_ones or now > limit:
                     return
+                self._looked = self._begun  # what was answered, or written, too late for the look that was meant to see it
             if not whole and self._judge.is_lost(self._creates, self._asked, now):
                 return
 

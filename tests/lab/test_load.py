@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from collections import deque
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from pileus.lab import load
 from pileus.lab.load import Create, Judge, _note, flat, mean_steps, percentile, windows
 from pileus.lab.results import Window
 
@@ -71,6 +75,34 @@ def test_other_failures_are_no_plug_timeouts() -> None:
     create = Create(1000.0)
     _note(create, row("failed", {"queued": 1000.2}, 1030.0, failure={"step": "addressed", "cause": "not done within 30 s"}))
     assert (create.active, create.plug_timeout) == (False, False)
+
+
+class Database:
+    """Finished actions, by who asks for those since a moment."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    async def fetch(self, _: str, since: float) -> list[dict[str, Any]]:
+        return [each for each in self.rows if each["finished_at"] >= since]
+
+
+async def test_a_create_whose_end_was_seen_before_its_request_was_answered_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of a busy API may come seconds after the server is ACTIVE, and after other servers' ends."""
+    monkeypatch.setattr(load, "LOOK", 0.01)
+    database = Database()
+    run = load._Run(cast(Any, SimpleNamespace(database=database)), JUDGE, 1.0, 1.0, deque(), deletes=0.0)
+    slow, quick = Create(run._begun), Create(run._begun)
+    run._creates += [slow, quick]
+    run._known["quick"] = quick
+    for name, after in (("slow", 0.3), ("quick", 9.0)):
+        database.rows.append(row("done", {"queued": run._begun}, run._begun + after) | {"server_id": name, "started_at": run._begun})
+    await run._look()
+    run._known["slow"] = slow
+    sender = asyncio.create_task(asyncio.sleep(0))
+    async with asyncio.timeout(5):
+        await run._watch(sender, True, lambda _: None)
+    assert slow.active and quick.active
 
 
 def test_steps_are_means_that_add_up() -> None:
