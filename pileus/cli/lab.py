@@ -19,8 +19,13 @@ QUICK_TIMEOUT, QUICK_CASES = 20.0, "start,rpc,all,default"
 @app.command("story")
 def lab_story(
     plug_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=2, help="compute.vif_plugging_timeout; how long loads go on is chosen by it.")
-    ] = 300.0,
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=2,
+            help="compute.vif_plugging_timeout; how long loads go on is chosen by it [default: 300, as in the story].",
+        ),
+    ] = None,
     cases: Annotated[str, typer.Option(metavar="NAME,…", help="Which cases, in this order [default: all; `list` lists them].")] = "",
     hosts: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Hollow hosts [default: 0.7 for each second of that timeout].")
@@ -34,7 +39,7 @@ def lab_story(
     ] = None,
     together: Annotated[int, typer.Option(metavar="N", min=1, max=8, help="Cases at once, where waiting is the limit.")] = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help=f"A look: plug timeout {QUICK_TIMEOUT:g} s, cases {QUICK_CASES}. The report says so.")
+        bool, typer.Option("--quick", help=f"A look: by default plug timeout {QUICK_TIMEOUT:g} s, cases {QUICK_CASES}. The report says so.")
     ] = False,
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What a real switch's steps take [default: this user's, else what came with us].")
@@ -52,7 +57,7 @@ def lab_story(
     story.run_story(
         story.options(
             names,
-            plug_timeout=QUICK_TIMEOUT if quick else plug_timeout,
+            plug_timeout=plug_timeout or (QUICK_TIMEOUT if quick else story.STORY_TIMEOUT),
             hosts=hosts,
             servers=servers,
             round_trip=round_trip,
@@ -72,7 +77,7 @@ def lab_calibrate(
         typer.Option("--output", metavar="FILE", help="Where it goes [default: pileus/calibration.json in the user's state folder]."),
     ] = None,
 ) -> None:
-    """What a real switch's steps take here. For the simulated ones of `story`; root and Open vSwitch are needed."""
+    """What a real switch's steps take here. For the simulated ones of `story`; root, Open vSwitch and PostgreSQL are needed."""
     from pileus.cli.story import run_calibrate
 
     run_calibrate(output)

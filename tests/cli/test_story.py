@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from pileus.cli import story
+from pileus.cli.lab import app
 from pileus.errors import StartupError
 from pileus.lab.cases import BY_NAME
+from pileus.lab.story import Options
 from tests.cli.conftest import Run, pileus
 from tests.lab import samples
 
@@ -21,6 +24,22 @@ def test_the_cases_are_listed() -> None:
     told = pileus("lab", "story", "--cases", "list")
     assert told.returncode == 0, told.stderr
     assert [line.split()[0] for line in told.stdout.splitlines()] == list(BY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("words", "timeout", "cases"),
+    [
+        ([], 300.0, list(BY_NAME)),
+        (["--quick"], 20.0, ["start", "rpc", "all", "default"]),
+        (["--quick", "--plug-timeout", "30", "--cases", "start"], 30.0, ["start"]),
+    ],
+)
+def test_what_is_said_wins_over_quick(monkeypatch: pytest.MonkeyPatch, words: list[str], timeout: float, cases: list[str]) -> None:
+    run: list[Options] = []
+    monkeypatch.setattr(story, "run_story", lambda options, *_, **__: run.append(options))
+    told = CliRunner().invoke(app, ["story", *words])
+    assert told.exit_code == 0, told.output
+    assert (run[0].plug_timeout, list(run[0].cases)) == (timeout, cases)
 
 
 def test_an_unknown_case_and_a_calibration_that_is_none_are_one_line(tmp_path: Path, one_line: Callable[[Run], str]) -> None:
