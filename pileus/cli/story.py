@@ -47,6 +47,10 @@ def options(names: Sequence[str], *, plug_timeout: float, **more: Any) -> Option
     shortened = []
     if plug_timeout != STORY_TIMEOUT:
         shortened.append(f"The plug timeout was {plug_timeout:g} s and not {STORY_TIMEOUT:g} s: loads are held for shorter, too.")
+    if (rung := more.get("rung")) is not None and rung < plug_timeout:
+        shortened.append(
+            f"Each load was held for {rung:g} s and not for {plug_timeout:g} s: queues had less time to grow, so knees are higher."
+        )
     if names and list(names) != list(BY_NAME):
         shortened.append(f"Only some cases were run: {', '.join(names)}.")
     return Options(cases=tuple(names or BY_NAME), plug_timeout=plug_timeout, shortened=tuple(shortened), **more)

@@ -42,6 +42,16 @@ def test_what_is_said_wins_over_quick(monkeypatch: pytest.MonkeyPatch, words: li
     assert (run[0].plug_timeout, list(run[0].cases)) == (timeout, cases)
 
 
+def test_the_report_says_what_was_shortened() -> None:
+    assert story.options([], plug_timeout=300.0, rung=None).shortened == story.options([], plug_timeout=300.0, rung=300.0).shortened == ()
+    told = story.options(["start"], plug_timeout=20.0, rung=5.0).shortened
+    assert [line.split(":")[0] for line in told] == [
+        "The plug timeout was 20 s and not 300 s",
+        "Each load was held for 5 s and not for 20 s",
+        "Only some cases were run",
+    ]
+
+
 def test_an_unknown_case_and_a_calibration_that_is_none_are_one_line(tmp_path: Path, one_line: Callable[[Run], str]) -> None:
     assert "no such case: nope" in one_line(pileus("lab", "story", "--cases", "nope"))
     assert "pileus lab calibrate" in one_line(pileus("lab", "story", "--calibration", tmp_path / "no.json"))
