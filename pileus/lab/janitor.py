@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -20,9 +21,9 @@ MEMORY_NEEDED = 2 << 30
 
 @contextmanager
 def swept() -> Iterator[Path]:
-    """A new folder, in memory where there is enough, that every user can get through; afterwards it is gone."""
+    """A new folder, in memory where there is enough, that every user can get through, with our pid in its name; afterwards it is gone."""
     quick = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED
-    folder = Path(tempfile.mkdtemp(prefix="pileus-lab-", dir=MEMORY if quick else None))
+    folder = Path(tempfile.mkdtemp(prefix=f"pileus-lab-{os.getpid()}-", dir=MEMORY if quick else None))
     folder.chmod(0o711)
     sweeper = subprocess.Popen(
         ["/bin/sh", "-c", _SWEEP, "sweep", str(folder)],

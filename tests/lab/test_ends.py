@@ -66,8 +66,9 @@ def of_lab(folder: Path) -> list[int]:
     return found
 
 
-def folders() -> set[Path]:
-    return {path for place in (MEMORY, Path("/tmp")) if place.is_dir() for path in place.glob("pileus-lab-*")}
+def folders(pid: int) -> list[Path]:
+    """What the lab's process with this pid has made."""
+    return [path for place in (MEMORY, Path("/tmp")) if place.is_dir() for path in place.glob(f"pileus-lab-{pid}-*")]
 
 
 def test_engines_do_not_outlive_an_owner_that_is_killed() -> None:
@@ -103,13 +104,12 @@ def test_a_folder_goes_with_its_use() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_story_that_is_ended_in_the_middle_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
-    before = folders()
     log = tmp_path / "log"
     with log.open("wb") as file:
         story = subprocess.Popen(STORY, stdout=file, stderr=file)
     try:
-        until(lambda: folders() - before or story.poll() is not None, "it made no folder")
-        (folder,) = folders() - before
+        until(lambda: folders(story.pid) or story.poll() is not None, "it made no folder")
+        (folder,) = folders(story.pid)
         until(lambda: (folder / "lab_template" / "worker.log").exists(), f"its processes did not start: {log.read_text()}")
         story.send_signal(number)
         code = story.wait(LIMIT)
