@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Connection, create_engine, inspect
+from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -111,6 +111,10 @@ async def test_postgresql_comes_to_the_same_schema(postgres: PostgresServer) -> 
     assert differences(by_history, by_tables) == []
 
 
+PAIRS = '[{"ip": "10.9.0.0/24", "mac": "m"}, {"ip": "10.9.0.0/24", "mac": "n"}, {"ip": "x", "mac": "m"}]'
+"""What a port may send as, too; the last is its own address."""
+
+
 def old_file(path: Path) -> dict[str, dict[str, Any]]:
     """A file of the first Pileus with one row in each table, which refer to one another; those rows."""
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
@@ -123,6 +127,7 @@ def old_file(path: Path) -> dict[str, dict[str, Any]]:
             rows[table] = {
                 name: "[]" if kind == "JSON" else "x" if kind.startswith(("VARCHAR", "TEXT")) else 1 for name, kind in kinds.items()
             }
+    rows["network_ports"]["pairs"] = PAIRS
     with contextlib.closing(sqlite3.connect(path)) as file:
         for table, row in rows.items():
             file.execute(
@@ -162,9 +167,9 @@ OPEN_GROUPS = (
 
 def check_open(found: list[tuple[Any, ...]]) -> None:
     """What passed to and from ports before there were security groups passes after the upgrade: they have a group that says so."""
-    assert len(found) == 4
-    assert {(row[0], row[1], row[4]) for row in found} == {("x", "x", "x")}
-    assert [row[5:] for row in found] == [(way, version, None, None) for way in ("egress", "ingress") for version in (4, 6)]
+    assert len(found) == 8
+    assert {(row[0], row[1], row[4]) for row in found} == {("x", "x", "x"), ("x", "x", "10.9.0.0/24")}
+    assert [row[5:] for row in found[::2]] == [(way, version, None, None) for way in ("egress", "ingress") for version in (4, 6)]
     assert {json.loads(row[2])[0] if isinstance(row[2], str) else row[2][0] for row in found} == {row[3] for row in found}
 
 
@@ -227,6 +232,7 @@ def fill_network(connection: Connection) -> None:
             for name, kind in kinds.items()
         }
         connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+    connection.execute(text("UPDATE network_ports SET pairs = :pairs"), {"pairs": PAIRS})
 
 
 async def test_upgrade_of_an_older_one(postgres: PostgresServer) -> None:

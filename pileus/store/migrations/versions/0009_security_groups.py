@@ -40,6 +40,11 @@ def _open_what_is_there() -> None:
         given = sa.select(sa.literal(group), address, ports.c.id, sa.false(), sa.true()).where(mine).distinct()
         given = given.select_from(ports.outerjoin(allocations, allocations.c.port_id == ports.c.id))
         to.execute(members.insert().from_select(["set_id", "address", "port_id", "gone", "announced"], given))
+        several = sa.and_(mine, sa.cast(ports.c.pairs, sa.Text()) != "[]")
+        for port, pairs in to.execute(sa.select(ports.c.id, ports.c.pairs).where(several)).all():
+            known = to.execute(sa.select(members.c.address).where(members.c.port_id == port)).scalars().all()
+            for ip in sorted({pair["ip"] for pair in pairs} - set(known)):
+                to.execute(members.insert().values(set_id=group, address=ip, port_id=port, gone=False, announced=True))
         to.execute(ports.update().where(mine).values(security_groups=[group]))
         for resource, used in (("security_group", 1), ("security_group_rule", 4)):
             to.execute(usage.insert().values(project_id=project, resource=resource, used=used))
