@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pileus.lab import cases
 from pileus.lab.calibrate import Calibration
 from pileus.lab.physics import Costs, World
 from pileus.lab.results import Rung
@@ -37,10 +38,11 @@ def added(costs: Costs | None, round_trip: float, shortened: Sequence[str]) -> l
     ]
     if costs is not None:
         rpc, api = costs.create.get("network-rpc", 0.0), costs.create.get("network-api", 0.0)
+        per_port, per_request = (cases.value(cases.first(), f"network.{name}_statements") for name in ("rpc", "api"))
         found.append(
-            "Statements that do nothing, so that the network service asks its database as often as Neutron does (137 a port in its RPC "
-            f"server, 10 a request of its API). With our own a boot is {rpc:.0f} round trips there and {api:.0f} here, and healing a "
-            f"server {costs.heal.get('network-api', 0.0):.0f} in {costs.heal_requests:.0f} requests."
+            "Statements that do nothing, so that the network service asks its database as often as Neutron does "
+            f"({per_port} a port in its RPC server, {per_request} a request of its API). With our own a boot is {rpc:.0f} round trips "
+            f"there and {api:.0f} here, and healing a server {costs.heal.get('network-api', 0.0):.0f} in {costs.heal_requests:.0f} requests."
         )
     return [*found, *shortened]
 

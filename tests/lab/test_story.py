@@ -18,6 +18,7 @@ from pileus.lab.cases import BY_NAME, Case
 from pileus.lab.ground import Ground, Size
 from pileus.lab.results import Rung
 from pileus.lab.story import FIRST, STEP, Lab, Options, _Runner
+from pileus.profiles import STORY
 from tests.lab.test_physics import COSTS, WORLD
 
 CALIBRATION = calibrate.shipped()
@@ -119,6 +120,8 @@ def test_the_report_says_what_was_real_simulated_and_added() -> None:
     assert any("PostgreSQL" in each for each in words.real(WORLD))
     assert any("Open vSwitch" in each for each in words.simulated(CALIBRATION))
     told = " ".join(words.added(COSTS, 0.001, ["shorter"]))
+    costs = {choice.key: choice.value for choice in STORY}
+    assert f"({costs['network.rpc_statements']} a port in its RPC server, {costs['network.api_statements']} a request of its API)" in told
     assert "1 ms more for each round trip" in told
     assert "137" in told
     assert told.endswith("shorter")
