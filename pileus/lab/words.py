@@ -41,8 +41,9 @@ def added(costs: Costs | None, round_trip: float, shortened: Sequence[str]) -> l
         per_port, per_request = (cases.value(cases.first(), f"network.{name}_statements") for name in ("rpc", "api"))
         found.append(
             "Statements that do nothing, so that the network service asks its database as often as Neutron does "
-            f"({per_port} a port in its RPC server, {per_request} a request of its API). With our own a boot is {rpc:.0f} round trips "
-            f"there and {api:.0f} here, and healing a server {costs.heal.get('network-api', 0.0):.0f} in {costs.heal_requests:.0f} requests."
+            f"({per_port} a port in its RPC server, {per_request} a request of its API). With our own a boot is {rpc:.0f} round "
+            f"trips there and {api:.0f} here, and healing a server {costs.heal.get('network-api', 0.0):.0f} in "
+            f"{costs.heal_requests:.0f} requests."
         )
     return [*found, *shortened]
 
