@@ -98,7 +98,8 @@ def _neutron(settings: Settings, tokens: Tokens) -> HttpNetwork:
             "set compute.plug_signal = callback, or leave service_auth.auth_url out where the network service is our own"
         )
     url, limit, retries = compute.network_url, compute.network_request_timeout, compute.network_retries
-    return HttpNetwork(Rest(url, tokens, name="Neutron", limit=limit, retries=retries, ca=auth.ca), only_ours=local)
+    rest = Rest(url, tokens, name="Neutron", limit=limit, retries=retries, ca=auth.ca)
+    return HttpNetwork(rest, only_ours=local, limit=compute.network_limit)
 
 
 def faces(services: Services, wanted: Collection[str]) -> ASGIApp:

@@ -117,6 +117,14 @@ async def test_limits_and_retries_are_the_settings(store: SqliteStore, tmp_path:
     assert asked == 3 and 0.3 <= time.monotonic() - before < LIMIT
     await services.close()
     await services.identity.close()
+    in_all = put_together(store, tmp_path, compute=compute | {"network_request_timeout": 30.0, "network_limit": 0.2})
+    await in_all.identity.start()
+    before = time.monotonic()
+    with pytest.raises(PileusError, match=r"Neutron: \S+ did not answer within 0\.2 s"):
+        await in_all.compute.network.check(Context("u", project_id="p", roles=frozenset({"member"})), "auto", count=1)
+    assert time.monotonic() - before < LIMIT
+    await in_all.close()
+    await in_all.identity.close()
     server.close()
 
 

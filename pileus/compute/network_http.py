@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+import functools
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 
@@ -34,19 +37,40 @@ class _Change:
     before: Json | None
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Call = Callable[Concatenate["HttpNetwork", P], Coroutine[Any, Any, R]]
+
+
+def _limited(call: Call[P, R]) -> Call[P, R]:
+    """What a user waits for: all its requests and their tries together are over within the limit, or Unavailable."""
+
+    @functools.wraps(call)
+    async def within(self: HttpNetwork, /, *given: P.args, **named: P.kwargs) -> R:
+        try:
+            async with asyncio.timeout(self._limit):
+                return await call(self, *given, **named)
+        except TimeoutError:
+            raise Unavailable(f"Neutron: {self._base} did not answer within {self._limit:g} s") from None
+
+    return within
+
+
 class HttpNetwork:
     """See `pileus.clients.network.NetworkClient`. It calls as a service, so what the caller may use is judged here.
 
     `only_ours`: the plug signal is `local`, so our own agents must take the generations that we are given. Nothing is remembered:
-    the ports themselves say whose they are (`neutron_facts.Mark`), so an attempt that was cut off is found by the next one.
+    the ports themselves say whose they are (`neutron_facts.Mark`), so an attempt that was cut off is found by the next one. `limit`: of a
+    call that a user waits for (s); those of workers have their own.
     """
 
     addresses_together = 1
 
-    def __init__(self, rest: Rest, *, only_ours: bool = False) -> None:
+    def __init__(self, rest: Rest, *, only_ours: bool = False, limit: float | None = None) -> None:
         self._api = NeutronApi(rest)
         self._base = rest.base
         self._only_ours = only_ours
+        self._limit = limit
         self._shared = Shared("network-questions")
         self._healing = Healing(self._api)
         self._device_marker = ("", "")
@@ -54,6 +78,7 @@ class HttpNetwork:
     async def close(self) -> None:
         await self._api.close()
 
+    @_limited
     async def check(self, context: Context, requested: Requested, *, count: int, security_groups: Sequence[str] = ()) -> CheckedNics:
         asked = requested if isinstance(requested, str) else tuple(requested)
         groups = tuple(security_groups)
@@ -115,26 +140,33 @@ class HttpNetwork:
             if port.get(HOST):
                 await self._update_if_there(port["id"], {HOST: None, PROFILE: facts.marked(port, facts.unbound(port))})
 
+    @_limited
     async def addresses(self, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
         """In the requests that Nova makes to heal a server (`neutron_healing`)."""
         return await self._healing.addresses(server_ids)
 
+    @_limited
     async def ports(self, server_id: str) -> list[ServerPort]:
         mine, _ = facts.of_server(server_id, await self._api.ports_of(server_id))
         return [facts.server_port(port) for port in mine.values()]
 
+    @_limited
     async def security_groups(self, server_ids: Sequence[str]) -> dict[str, list[SecurityGroup]]:
         return await security.of_servers(self._api, server_ids)
 
+    @_limited
     async def security_groups_of(self, server_id: str) -> list[SecurityGroup]:
         return await security.with_rules(self._api, server_id)
 
+    @_limited
     async def add_security_group(self, context: Context, server_id: str, group: str) -> None:
         await security.add(self._api, context, server_id, group)
 
+    @_limited
     async def remove_security_group(self, context: Context, server_id: str, group: str) -> None:
         await security.remove(self._api, context, server_id, group)
 
+    @_limited
     async def servers_at(self, address: str, version: int) -> list[str]:
         pattern = address_pattern.parse(address)
         substr = {"fixed_ips": f"ip_address_substr={pattern.part}"} if pattern.part else {}
