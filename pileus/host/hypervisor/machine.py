@@ -55,8 +55,9 @@ def cpu_info(text: str) -> dict[str, str]:
     }
 
 
-def processes_of(server_ids: Collection[str]) -> dict[str, int]:
-    """The running QEMU process of each of these guests, by server id. One look at all processes of the machine.
+def processes_of(server_ids: Collection[str], folder: Path | None = None) -> dict[str, int]:
+    """The running QEMU process of each of these guests, by server id. One look at all processes of the machine; those alone that have
+    files of `folder` open: several hosts may run on one machine, and a server that was evacuated has a guest on each of two for a while.
 
     No pid is kept in a file: between the start of a process and the writing of one there would be a moment in which our
     end leaves a guest that nobody finds again.
@@ -70,9 +71,15 @@ def processes_of(server_ids: Collection[str]) -> dict[str, int]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if b"-uuid" in words:
                 server_id = wanted.get(words[words.index(b"-uuid") + 1])
-                if server_id is not None:
+                if server_id is not None and (folder is None or _uses(pid, folder)):
                     found[server_id] = pid
     return found
+
+
+def _uses(pid: int, folder: Path) -> bool:
+    """Whether a process has a file in this folder open."""
+    within = f"{folder.resolve()}/"
+    return any(str(entry.readlink()).startswith(within) for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def user_ids_in_use() -> set[int]:

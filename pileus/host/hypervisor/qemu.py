@@ -124,7 +124,7 @@ class Qemu:
 
     async def found(self) -> list[FoundGuest]:
         folders = [folder for folder in await asyncio.to_thread(self._folders) if folder.server_id != self._proof_id]
-        pids = await asyncio.to_thread(processes_of, [folder.server_id for folder in folders])
+        pids = await asyncio.to_thread(processes_of, [folder.server_id for folder in folders], self._folder)
         found = await asyncio.gather(*(self._adopt(folder, pids.get(folder.server_id)) for folder in folders))
         return [guest for guest in found if guest is not None]
 

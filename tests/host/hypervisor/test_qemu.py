@@ -586,3 +586,30 @@ def test_an_overlay_reads_back(tmp_path: Path) -> None:
         header = read_header(fd)
     assert header is not None
     assert (header.size, header.backing, header.external_data) == (5 << 30, "/base", False)
+
+
+async def test_two_hosts_of_one_machine_know_their_own_guest_of_a_server(tmp_path: Path) -> None:
+    """An evacuated server has one on each for a while: the first host, started again, removes what it has, and that alone."""
+    spec = guest()
+    places = [tmp_path / name for name in ("one", "two")]
+    for place in places:
+        place.mkdir()
+    harnesses = [QemuHarness(place) for place in places]
+    first, second = (harness.make() for harness in harnesses)
+    for hypervisor in (first, second):
+        await hypervisor.start()
+        await hypervisor.create(spec, 1, Images(), {})
+    await first.close()
+    again = harnesses[0].make()
+    await again.start()
+    try:
+        own = [processes_of([spec.server_id], harness.folder)[spec.server_id] for harness in harnesses]
+        assert own[0] != own[1]
+        assert [each.power for each in await again.found()] == ["paused"]
+        await again.destroy(spec.server_id)
+        assert processes_of([spec.server_id]) == {spec.server_id: own[1]}
+        assert await second.power(spec.server_id) == "paused"
+    finally:
+        for hypervisor in (again, second):
+            await hypervisor.destroy(spec.server_id)
+            await hypervisor.close()
