@@ -118,8 +118,11 @@ _AT_ONCE = _all(select(_ID).where(IS_HEALED, servers.c.host.in_(bindparam("hosts
     heal_at=_NOW
 )
 _HOSTS_AT_ONCE = update(host_beats).where(host_beats.c.name.in_(bindparam("hosts", expanding=True))).values(heal_at=_NOW)
-_FAR = select(_ID).where(IS_HEALED, (servers.c.heal_at > _NOW + _INTERVAL) | (servers.c.heal_at == NO_TURN))
-_NEARER = _free(_FAR.order_by(servers.c.heal_at).limit(_MOST)).values(heal_at=_ANEW)
+# Two, for one with `or` would read the whole index.
+_NEARER = [
+    _free(select(_ID).where(IS_HEALED, which).order_by(servers.c.heal_at).limit(_MOST)).values(heal_at=_ANEW)
+    for which in (servers.c.heal_at > _NOW + _INTERVAL, servers.c.heal_at == bindparam("no_turn", type_=Time))
+]
 _FAR_HOSTS = (
     select(host_beats.c.name)
     .where((host_beats.c.heal_at > _NOW + _INTERVAL) | (host_beats.c.heal_at == NO_TURN))
@@ -251,7 +254,8 @@ def settle(tx: Tx, settings: Settings, most: int) -> int:
     names = sorted(tx.execute(_FAR_HOSTS, times).scalars())
     if names:
         begin_hosts(tx, settings, names)
-    return int(tx.execute(_NEARER, {**times, "anew": now + interval * _chance(), "most": most}).rowcount)
+    anew = {"anew": now + interval * _chance(), "most": most}
+    return int(tx.execute(_NEARER[0], times | anew).rowcount) + int(tx.execute(_NEARER[1], {"no_turn": NO_TURN} | anew).rowcount)
 
 
 def _written(found: Sequence[ServerAddress]) -> list[dict[str, Any]]:

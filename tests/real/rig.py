@@ -281,7 +281,7 @@ class Rig:
 
         with suppress(AssertionError):
             until(nothing, 10.0)
-        assert left == []
+        assert left == [], left
 
 
 @contextmanager
