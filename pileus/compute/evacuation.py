@@ -1,7 +1,8 @@
 """Servers of a host that is down are made anew elsewhere: same ports and addresses, a root disk made from the image again.
 
 Fenced by generation: the server's new life has a later one, so nothing that the old host says counts, and when that host is back its
-list of guests is answered by the order to remove this one (`reports`). Source: Nova's api-ref, `evacuate` of a server's actions.
+list of guests is answered by the order to remove this one (`reports`). Until the server runs elsewhere the old guest stays, for when the
+evacuation fails the server is where it was, and its disk is nowhere else. Source: Nova's api-ref, `evacuate` of a server's actions.
 """
 
 from __future__ import annotations

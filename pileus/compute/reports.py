@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import and_, bindparam, select
 
-from pileus.compute import actions, outcomes
+from pileus.compute import actions, evacuation, outcomes
 from pileus.compute.lifecycle import found
 from pileus.compute.servers import by_id
+from pileus.compute.tables import actions as actions_table
 from pileus.compute.tables import servers
 from pileus.messages import GuestNow, HostReport
 from pileus.store import Tx
@@ -32,7 +33,13 @@ _NARROW = (
 )
 """What the comparison needs: no JSON, so that ten thousand of them cost little. Built once, like the statements."""
 _ON = select(*_NARROW).where(servers.c.host.in_(bindparam("hosts", expanding=True)), servers.c.deleted_at.is_(None))
-_THESE = select(servers.c.id, servers.c.generation).where(servers.c.id.in_(bindparam("ids", expanding=True)))
+_THESE = (
+    select(servers.c.id, servers.c.generation, servers.c.host, servers.c.deleted_at, actions_table.c.details)
+    .outerjoin(actions_table, and_(actions_table.c.server_id == servers.c.id, actions_table.c.state.in_(actions.OPEN)))
+    .where(servers.c.id.in_(bindparam("ids", expanding=True)))
+)
+"""Guests whose servers were not found where they are, with what is under way: one statement, so that a server which comes back there in
+this moment is either the one or the other."""
 
 
 @dataclass
@@ -50,20 +57,28 @@ def reconcile(tx: Tx, reports: Sequence[HostReport]) -> Orders:
     for row in rows(tx, _ON, hosts=sorted(on)):
         on[row["host"]][row["id"]] = row
     strangers = {server_id for report in reports for server_id in report.guests if server_id not in on[report.host]}
-    generations = {row["id"]: row["generation"] for row in rows(tx, _THESE, ids=sorted(strangers))} if strangers else {}
+    whose = {row["id"]: row for row in rows(tx, _THESE, ids=sorted(strangers))} if strangers else {}
     for report in reports:
         known = on[report.host]
         for server_id, guest in report.guests.items():
             if server_id in known:
                 orders.actions.extend(_reported(tx, known[server_id], guest, report.at))
-            else:
+            elif not _stays(whose.get(server_id), report.host):
                 # Its server is gone or lives elsewhere: at a generation that this host has not reached, and no later than the server's
                 # own, so that the order never stands in the way of a server that comes back here.
-                newest = max(guest.generation + 1, generations.get(server_id, 0))
+                newest = max(guest.generation + 1, whose[server_id]["generation"] if server_id in whose else 0)
                 orders.remove.append((report.host, server_id, newest))
         for server_id in known.keys() - report.guests.keys():
             orders.actions.extend(_reported(tx, known[server_id], GuestNow(0, "absent"), report.at))
     return orders
+
+
+def _stays(server: Row | None, host: str) -> bool:
+    """Does a server need the guest that a host has, though it was found elsewhere? It came back meanwhile; or it is being evacuated from
+    there, and the guest is all that there is of it until that is done: when it fails the server is where it was."""
+    if server is None or server["deleted_at"] is not None:
+        return False
+    return server["host"] == host or (server["details"] is not None and evacuation.source_of(server) == host)
 
 
 def _reported(tx: Tx, server: Row, guest: GuestNow, at: float) -> list[str]:

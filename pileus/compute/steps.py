@@ -111,6 +111,13 @@ class Steps:
             if server["host"] not in (None, source):
                 await self._compute.network.unbind(server["id"])
 
+    async def left(self, action: Row, server: Row) -> None:
+        """An evacuation is done: the host that the server left is told so, in case it is back already. Else it learns it when it tells
+        what it has (`reports`)."""
+        if (source := evacuation.source_of(action)) is not None:
+            gone = Desired(server["id"], server["generation"], "absent", "delete", hard=True)
+            await self._compute.bus.publish(desired_subject(source), gone)
+
     async def down_reason(self, host: str) -> str | None:
         """Why nothing can be expected of a host; None when it is up."""
         row = await self._compute.store.read(hosts.by_name, host)

@@ -153,6 +153,7 @@ class Worker:
         else:
             self._figures.done(action)
             self._ended(action, message.host)
+            await self._steps.left(action, wanted.server)
 
     async def _progress(self, message: Progress) -> None:
         hold = self._compute.settings.compute.hold_build_slot

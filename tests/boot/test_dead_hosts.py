@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import update
 
@@ -15,8 +16,8 @@ from pileus.compute import actions, hosts
 from pileus.compute.evacuation import Wish
 from pileus.compute.tables import hosts as hosts_table
 from pileus.errors import BadRequest, Conflict
-from pileus.host.hypervisor import Images
-from pileus.host.hypervisor.simulated import SimulatedHypervisor
+from pileus.host.hypervisor import HypervisorError, Images
+from pileus.host.hypervisor.simulated import SimulatedGuest, SimulatedHypervisor
 from pileus.host.switch import Tap
 from pileus.messages import GuestSpec
 from pileus.settings import Settings
@@ -67,6 +68,27 @@ def hang(cloud: Cloudlet, name: str) -> None:
         await asyncio.Event().wait()
 
     found.create = never  # type: ignore[method-assign]
+
+
+class Held(asyncio.Event):
+    waited_for = False
+
+
+def hold(cloud: Cloudlet, name: str, cause: str) -> Held:
+    """The next start on this host waits until it is let go, and then fails."""
+    found = cloud.hosts[name].parts.hypervisor
+    assert isinstance(found, SimulatedHypervisor)
+    create, release = found.create, Held()
+
+    async def late(spec: GuestSpec, generation: int, images: Images, taps: Mapping[str, Tap]) -> None:
+        if not release.is_set():
+            release.waited_for = True
+            await release.wait()
+            raise HypervisorError(cause)
+        await create(spec, generation, images, taps)
+
+    found.create = late  # type: ignore[method-assign]
+    return release
 
 
 async def half_made(cloud: Cloudlet) -> str:
@@ -174,6 +196,38 @@ async def test_an_evacuation_that_fails_leaves_the_server_where_it_was(tmp_path:
         server = await cloud.settled(server_id)
         assert (server["vm_state"], server["host"], server["fault"]) == ("active", new, None)
         assert [row["name"] for row in await cloud.store.read(actions.of_server, server_id)] == ["evacuate", "evacuate", "create"]
+
+
+async def test_a_host_that_returns_keeps_its_guest_until_the_evacuation_is_done(tmp_path: Path) -> None:
+    """The server's disk is on it: when the evacuation fails there is nothing else."""
+    async with cloudlet(tmp_path, mortal(report_interval=3600.0)) as cloud:
+        [server_id] = await cloud.create()
+        before = await cloud.settled(server_id)
+        old = before["host"]
+        [new] = set(cloud.names) - {old}
+        await cloud.stop_host(old)
+        row = await cloud.store.read(hosts.by_name, old)
+        assert row is not None
+        await cloud.store.write(hosts.change, row["service_id"], forced_down=True)
+        release = hold(cloud, new, "no memory left")
+        await cloud.compute.evacuate(ADMIN, server_id, Wish())
+        await cloud.until(lambda: release.waited_for)
+        assert (await cloud.server(server_id))["host"] == new
+        worlds = cloud.guests[old].guests
+        nobodys = msgspec.structs.replace(worlds[server_id].spec, server_id="nobody's", ports=[])
+        worlds["nobody's"] = SimulatedGuest(nobodys, 1, "running")
+        await cloud.start_host(old)
+        await cloud.until(lambda: "nobody's" not in worlds)  # by the order that answers the host's list
+        assert running(cloud, server_id) == [old]
+        release.set()
+        server = await cloud.settled(server_id)
+        assert (server["vm_state"], server["host"]) == ("error", old)
+        assert running(cloud, server_id) == [old] and worlds[server_id].generation == before["generation"]
+        await cloud.compute.evacuate(ADMIN, server_id, Wish())
+        server = await cloud.settled(server_id)
+        assert (server["vm_state"], server["host"]) == ("active", new)
+        await cloud.until(lambda: running(cloud, server_id) == [new], 2)  # told at once: its next list is an hour away
+        assert not worlds
 
 
 async def test_a_silent_control_plane_takes_nobody_for_dead(tmp_path: Path) -> None:
