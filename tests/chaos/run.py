@@ -31,12 +31,14 @@ TAIL = 30
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `wrong`: nothing, or what is not true, in words; `statuses`: how many servers are how at the end."""
+    """What a run came to. `wrong`: nothing, or what is not true, in words; `statuses`: how many servers are how at the end.
+    `histories`: of the servers that are named in what is wrong."""
 
     wrong: dict[str, Any]
     happened: list[str]
     counts: dict[str, Any]
     statuses: dict[str, int]
+    histories: list[str]
 
 
 def plan(stage: Stage, dice: random.Random) -> Iterator[tuple[float, str, random.Random]]:
@@ -82,15 +84,15 @@ async def run(
         await _peace(cluster)
         wrong, statuses = await _end(scene, stage, load)
         counts = {**vars(load.counts), "messages": {name: proxy.counts for name, proxy in proxies.items()}}
-        return Outcome(wrong, happened, counts, statuses)
+        return Outcome(wrong, happened, counts, statuses, await truth.histories(cluster.database, wrong) if wrong else [])
 
 
 def story(seed: int, signal: str, outcome: Outcome, folder: Path) -> str:
     """What a person needs who looks for the cause: what happened, what is wrong, and what the processes said."""
     logs = [f"--- {path.name}\n" + "\n".join(_last_lines(path)) for path in sorted(folder.glob("*.log"))]
     wrong = [f"WRONG {what}: {found}" for what, found in outcome.wrong.items()]
-    head = f"seed {seed}, plug signal {signal}, logs in {folder}"
-    return "\n".join([head, *outcome.happened, str(outcome.counts), str(outcome.statuses), *wrong, *(logs if wrong else [])])
+    head = [f"seed {seed}, plug signal {signal}, logs in {folder}", *outcome.happened, str(outcome.counts), str(outcome.statuses)]
+    return "\n".join([*head, *wrong, *outcome.histories, *(logs if wrong else [])])
 
 
 def _last_lines(path: Path) -> Sequence[str]:

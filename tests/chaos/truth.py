@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,6 +177,26 @@ async def told(url: str) -> Told:
     connection = await asyncpg.connect(url, timeout=LIMIT)
     try:
         return Told(await connection.fetch(SERVERS, timeout=LIMIT), await connection.fetch(PORTS, timeout=LIMIT))
+    finally:
+        await connection.close(timeout=LIMIT)
+
+
+HISTORY = """
+    SELECT s.id, s.host, s.generation, s.vm_state, s.task_state, s.power, s.fault::text, s.deleted_at, json_agg(json_build_object(
+        'name', a.name, 'state', a.state, 'attempt', a.attempt, 'generation', a.generation, 'tried', a.tried,
+        'stamps', a.stamps, 'details', a.details, 'message', a.message
+    ) ORDER BY a.started_at)::text AS actions
+    FROM compute_servers s LEFT JOIN compute_actions a ON a.server_id = s.id WHERE s.id = ANY($1) GROUP BY s.id"""
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+async def histories(url: str, wrong: Mapping[str, Any]) -> list[str]:
+    """Of each server that is named in what is wrong: how it is, and all that was done to it."""
+    if not (ids := sorted(set(_ID.findall(str(wrong))))):
+        return []
+    connection = await asyncpg.connect(url, timeout=LIMIT)
+    try:
+        return [str(dict(row)) for row in await connection.fetch(HISTORY, ids, timeout=LIMIT)]
     finally:
         await connection.close(timeout=LIMIT)
 
