@@ -1,7 +1,8 @@
 """The heartbeat of one part of a host: its facts at the start, when they change and when asked; else a few bytes.
 
 Whoever takes the beats compares the mark of the facts with the one written down and asks when it is another, so no word that is lost
-matters. A part's first beat after its start comes at a random moment of the interval: hosts that start together do not beat together.
+matters for long: after its start a part beats a few times soon, since a host whose first word was lost is not known at all. Then its beats
+come at a random moment of the interval: hosts that start together do not beat together.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Generic, TypeVar
 
 import msgspec
@@ -22,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 Facts = TypeVar("Facts", HostFacts, AgentFacts)
 
+EARLY = (2.0, 4.0, 8.0)
+"""Seconds, at most, from a start to a beat, from it to the next and to the one after: long enough for a control plane to have written
+down what many hosts that start at once have told, so that it need not ask them again."""
 COUNTED = {"guests": 0, "started_at": 0.0, "mark": 0}
 """What beats tell themselves, so that a change of it makes no facts new."""
 
@@ -70,11 +75,15 @@ class Heartbeat(Generic[Facts]):
             await self._bus.publish(from_host(facts.host, AGENT_BEAT), AgentBeat(facts.host, facts.mark, facts.started_at))
 
     async def _run(self) -> None:
-        pause = random.uniform(0, self._interval)  # noqa: S311 - a phase, no secret
-        while True:
+        pauses = chain(_first_pauses(self._interval), repeat(self._interval))
+        for pause in pauses:
             await asyncio.sleep(pause)
-            pause = self._interval
             try:
                 await self.beat()
             except Exception:
                 log.exception("no heartbeat; the next one follows")
+
+
+def _first_pauses(interval: float) -> list[float]:
+    early = [random.uniform(0.5, 1.0) * min(pause, interval) for pause in EARLY]  # noqa: S311 - no secret
+    return [*early, random.uniform(0, interval)]  # noqa: S311 - a phase, no secret

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,8 +20,8 @@ from pileus.compute.scheduler import Scheduler
 from pileus.compute.service import Compute
 from pileus.compute.tables import host_beats
 from pileus.hearing import DEAF
-from pileus.host.heartbeat import Heartbeat, marked
-from pileus.messages import BEAT, FactsWanted, GuestNow, HostBeat, HostFacts, HostReport, facts_subject, from_host
+from pileus.host.heartbeat import EARLY, Heartbeat, marked
+from pileus.messages import BEAT, HEARTBEAT, FactsWanted, GuestNow, HostBeat, HostFacts, HostReport, facts_subject, from_host
 from pileus.settings import Compute as Limits
 from pileus.store.schema import json_dumps, json_loads, metadata
 from pileus.store.sqlite import SqliteStore
@@ -143,6 +143,59 @@ async def test_an_unknown_host_is_asked_and_tells(compute: Compute) -> None:
     finally:
         await asked.close()
         await watch.close()
+
+
+async def test_a_host_whose_first_words_are_lost_is_known_soon(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its facts and its first beat are: it beats again long before its interval, and is asked."""
+    monkeypatch.setattr("pileus.host.heartbeat.EARLY", (0.02, 0.02, 0.02))
+    monkeypatch.setattr("pileus.compute.hostwatch.TOGETHER", 0.02)
+    lost = [from_host("h1", HEARTBEAT), from_host("h1", BEAT)]
+
+    def fate(subject: str, payload: bytes) -> Sequence[float]:
+        if subject in lost:
+            lost.remove(subject)
+            return ()
+        return (0.0,)
+
+    compute.bus.fate = fate  # type: ignore[attr-defined]
+    watch = HostWatch(compute, Scheduler(compute.store, compute.placement, compute.settings.compute))
+    await watch.start()
+    heartbeat = Heartbeat(compute.bus, 3600.0, lambda: parts.facts("h1"))
+
+    async def tell(_wanted: FactsWanted) -> None:
+        await heartbeat.tell()
+
+    asked = compute.bus.subscribe(facts_subject("h1"), FactsWanted, tell)
+    try:
+        await heartbeat.start()
+        await watch.heard(["h1"], 10)
+        assert lost == []
+    finally:
+        await heartbeat.close()
+        await asked.close()
+        await watch.close()
+
+
+@pytest.mark.parametrize("interval", [1.0, 25.0, 3600.0])
+async def test_when_a_host_beats_after_its_start(compute: Compute, monkeypatch: pytest.MonkeyPatch, interval: float) -> None:
+    """A few times soon, then at a moment of the interval that is its own, then at the interval."""
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(pause: float) -> None:
+        pauses.append(pause)
+        await sleep(3600.0 if len(pauses) == 6 else 0)
+
+    monkeypatch.setattr("pileus.host.heartbeat.asyncio.sleep", noted)
+    heartbeat = Heartbeat(compute.bus, interval, lambda: parts.facts("h1"))
+    await heartbeat.start()
+    async with asyncio.timeout(10):
+        while len(pauses) < 6:
+            await sleep(0)
+    await heartbeat.close()
+    for pause, most in zip(pauses, EARLY, strict=False):
+        assert min(most, interval) / 2 <= pause <= min(most, interval)
+    assert 0 <= pauses[3] <= interval and pauses[4:] == [interval, interval]
 
 
 def test_ten_thousand_reported_guests_are_one_statement_without_json(database: Any) -> None:
