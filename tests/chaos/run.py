@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pileus.errors import StartupError
 from tests.chaos import truth
 from tests.chaos.faults import Scene
 from tests.chaos.load import Load
 from tests.chaos.proxy import Proxy
 from tests.chaos.stages import HOLLOW, Stage
-from tests.engines.cluster import Cluster
+from tests.engines.cluster import Cluster, Process
 
 SETTLE = 90.0
 """Seconds after the last fault in which everything must have found its end."""
@@ -81,7 +83,7 @@ async def run(
             group.create_task(load.run(CALM + seconds, rate=stage.rate, most=stage.most))
             group.create_task(_let_happen(scene, stage, dice, seconds, happened, tell))
         tell("peace")
-        await _peace(cluster)
+        await peace(cluster.processes.values())
         wrong, statuses = await _end(scene, stage, load)
         counts = {**vars(load.counts), "messages": {name: proxy.counts for name, proxy in proxies.items()}}
         return Outcome(wrong, happened, counts, statuses, await truth.histories(cluster.database, wrong) if wrong else [])
@@ -129,11 +131,17 @@ async def _let_happen(
             group.create_task(happen(name, own))
 
 
-async def _peace(cluster: Cluster) -> None:
-    for process in cluster.processes.values():
-        if not process.running:
-            process.start()
-    for process in cluster.processes.values():
+async def peace(processes: Collection[Process]) -> None:
+    """All of them run, and serve. One that was started into a fault may still end by it; who is started now has no excuse."""
+    await asyncio.gather(*[_serving(process) for process in processes])
+
+
+async def _serving(process: Process) -> None:
+    if process.running:
+        with contextlib.suppress(StartupError):
+            await process.ready()
+    if not process.running:
+        process.start()
         await process.ready()
 
 

@@ -12,14 +12,28 @@ from pathlib import Path
 
 import pytest
 
+from pileus.errors import StartupError
 from pileus.hosts import missing_for_real
 from pileus.settings import Settings
-from tests.chaos.run import Outcome, plan, run, story
+from tests.chaos.run import Outcome, peace, plan, run, story
 from tests.chaos.stages import HOLLOW, REAL, Stage
+from tests.engines.cluster import Process
 
 SECONDS = 12.0
 DOWN_TIME = 3.0
 PACE = 0.4
+ONCE = """
+import pathlib, sys, time
+fault = pathlib.Path(sys.argv[1])
+if fault.with_name("again").exists():
+    print("Ctrl-C ends it.", flush=True)
+    time.sleep(60)
+fault.with_name("again").touch()
+while not fault.exists():
+    time.sleep(0.01)
+sys.exit(1)
+"""
+"""A process that does not survive its first start, and serves from the second one on."""
 both = pytest.mark.parametrize("signal", ["local", "callback"])
 
 
@@ -67,3 +81,17 @@ def test_a_seed_is_a_plan() -> None:
 
     assert first(1) == first(1) != first(2)
     assert {name for _, name, _ in first(1)} == set(HOLLOW.faults)
+
+
+async def test_who_was_started_into_a_fault_is_started_again(tmp_path: Path) -> None:
+    """And who does not come up in peace is found."""
+    (tmp_path / "once.py").write_text(ONCE)
+    process = Process("once", [str(tmp_path / "fault")], tmp_path / "log", {"PYTHONPATH": str(tmp_path)}, module="once")
+    process.start()
+    (tmp_path / "fault").touch()
+    await peace([process])
+    await peace([process])
+    process.stop()
+    (tmp_path / "once.py").write_text("exit(1)")
+    with pytest.raises(StartupError):
+        await peace([process])
