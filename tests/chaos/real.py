@@ -35,12 +35,12 @@ async def machines(cluster: Cluster, stack: AsyncExitStack) -> dict[str, Machine
             cluster.place("host.tunnel_address", f"198.51.100.{number}/24", only=role)
             cluster.place("host.tunnel_device", device, only=role)
         machine = found[f"h{number}"] = Machine(cluster.folder / f"host@h{number}")
-        stack.push_async_callback(asyncio.to_thread, _take_down, cluster, roles[0], machine)
+        stack.push_async_callback(asyncio.to_thread, take_down, cluster, roles[0], machine)
     return found
 
 
-def _take_down(cluster: Cluster, role: str, machine: Machine) -> None:
-    """Raises AssertionError where something stays."""
+def take_down(cluster: Cluster, role: str, machine: Machine) -> None:
+    """Remove all that a host has on the machine. Raises AssertionError where something stays."""
     arguments = command("down", "--guests", "--state", str(machine.state))
     done = subprocess.run(arguments, env=cluster.environ(role), capture_output=True, text=True, timeout=120, check=False)
     left = machine.everything_left()
