@@ -4,12 +4,11 @@ nor are they starved)."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from pileus.compute.lanes import Lane
-from pileus.compute.leases import Taken
 
 log = structlog.get_logger(__name__)
 
@@ -18,23 +17,23 @@ BATCH = 64
 
 
 class Deleter:
-    """`take` leases deletes that are due, at most so many; `begin` computes one, which has a place in the lane then.
+    """`begin` begins deletes that are due, at most so many, and says how many; those of them that are computed have places in the lane.
 
-    While `creating`, `rate` deletes are begun a second (0: as many as there are places for).
+    While `creating`, `rate` deletes are begun a second (0: as many as there are places for), each after a `gap`.
     """
 
     def __init__(
         self,
-        take: Callable[[int], Awaitable[Sequence[Taken]]],
+        begin: Callable[[int], Awaitable[int]],
         lane: Lane,
-        begin: Callable[[Taken], None],
         creating: Callable[[], bool],
+        gap: Callable[[], Awaitable[None]],
         rate: float,
     ) -> None:
-        self._take = take
-        self._lane = lane
         self._begin = begin
+        self._lane = lane
         self._creating = creating
+        self._gap = gap
         self._rate = rate
         self._wanted = asyncio.Event()
         self._more = False
@@ -61,18 +60,18 @@ class Deleter:
             if most <= 0:
                 self._more = True
                 continue
+            if paced:
+                await self._gap()
             try:
-                taken = await self._take(most)
+                begun = await self._begin(most)
             except Exception:
                 log.exception("deletes could not be begun; it goes on")
                 await asyncio.sleep(AFTER_ERROR)
                 self._wanted.set()
                 continue
-            self._more = len(taken) == most
-            for each in taken:
-                self._begin(each)
+            self._more = begun == most
             if self._more and self._lane.free:
                 self._wanted.set()
-            if taken and paced:
+            if begun and paced:
                 next_at = max(next_at + 1 / self._rate, loop.time())
                 await asyncio.sleep(next_at - loop.time())

@@ -8,6 +8,7 @@ taking of the lease: whoever lost it changes nothing any more.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Integer, bindparam, delete, exists, or_, select, update
@@ -59,6 +60,7 @@ _DUE_LANES = {
     .with_for_update(of=servers, skip_locked=True)
     for lane in (True, False)
 }
+_SERVERS = select(servers).where(servers.c.id.in_(bindparam("ids", expanding=True)))
 _DUE_ON = (
     select(actions)
     .where(actions.c.server_id.in_(bindparam("ids", expanding=True)), actions.c.due_at <= bindparam("now"))
@@ -121,18 +123,28 @@ def any_due(tx: Tx) -> bool:
     return bool(tx.execute(_ANY_DUE, {"now": time.time()}).scalar())
 
 
-def take_due(tx: Tx, worker: str, seconds: float, *, deletes: bool, most: int) -> list[Taken]:
-    """What is due of a lane and computed by nobody, the longest due first, leased: several who ask at once get different ones."""
-    times = _times(worker, seconds)
-    due = {"now": times["now"], "alive_since": times["alive_since"], "most": most}
-    ids = list(dict.fromkeys(tx.execute(_DUE_LANES[deletes], due).scalars()))
+def due(tx: Tx, *, deletes: bool, most: int) -> list[tuple[Row, Row]]:
+    """What is due of a lane and computed by nobody, the longest due first: actions and their servers, which are locked until the
+    transaction's end. Several who ask at once get different ones."""
+    now = time.time()
+    ids = list(dict.fromkeys(tx.execute(_DUE_LANES[deletes], {"now": now, "alive_since": now - ALIVE, "most": most}).scalars()))
     if not ids:
         return []
-    leased = {row["id"]: row for row in rows(tx, _LEASE_ALL, ids=ids, **times)}
-    found = {row["server_id"]: row for row in rows(tx, _DUE_ON, ids=list(leased), now=times["now"])} if leased else {}
-    for server_id in leased.keys() - found.keys():
-        free(tx, leased[server_id], but="")
-    return [(action, leased[server_id]) for server_id, action in found.items()]
+    found = {row["server_id"]: row for row in rows(tx, _DUE_ON, ids=ids, now=now)}
+    return [(found[row["id"]], row) for row in rows(tx, _SERVERS, ids=list(found))] if found else []
+
+
+def hold(tx: Tx, worker: str, seconds: float, found: Sequence[tuple[Row, Row]]) -> list[Taken]:
+    """The same, leased for computing."""
+    if not found:
+        return []
+    leased = {row["id"]: row for row in rows(tx, _LEASE_ALL, ids=[server["id"] for _, server in found], **_times(worker, seconds))}
+    return [(action, leased[server["id"]]) for action, server in found if server["id"] in leased]
+
+
+def take_due(tx: Tx, worker: str, seconds: float, *, deletes: bool, most: int) -> list[Taken]:
+    """What is due of a lane and computed by nobody, the longest due first, leased: several who ask at once get different ones."""
+    return hold(tx, worker, seconds, due(tx, deletes=deletes, most=most))
 
 
 def free(tx: Tx, server: Row, *, but: str) -> list[str]:

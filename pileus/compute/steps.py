@@ -75,6 +75,10 @@ class Steps:
         if "resolve" in verb.plan:
             ports = await self._allocate(action, server)
             spec = await self._spec(server, ports)
+        return self.order(verb, action, server, spec)
+
+    def order(self, verb: Verb, action: Row, server: Row, spec: GuestSpec | None = None) -> Desired:
+        """What the host is told."""
         return Desired(
             server_id=server["id"],
             generation=server["generation"],

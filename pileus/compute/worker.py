@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from pileus.bus import Subscription
-from pileus.compute import actions, admission, leases, outcomes
+from pileus.compute import actions, admission, deletes, leases, outcomes
 from pileus.compute.actions import Stale
 from pileus.compute.admitter import Admitter
 from pileus.compute.computing import Computing
@@ -40,6 +40,7 @@ from pileus.messages import (
     Progress,
     Readiness,
     ReadinessRequest,
+    desired_subject,
     from_hosts,
 )
 from pileus.store import Tx
@@ -62,6 +63,8 @@ DELETERS = 8
 """Deletes computed at once, in a lane of their own (law 3)."""
 CREATES_REMEMBERED = 1.0
 """Seconds from the last create for which deletes give way."""
+FIRST, LONGEST = 0.015, 0.03
+"""Seconds that a create which just began has for itself, and the most that a part of a delete waits for such a moment to pass."""
 
 
 class Worker:
@@ -84,7 +87,7 @@ class Worker:
         self._leased: dict[str, Taken] = {}
         self._lanes = {True: Lane(DELETERS), False: Lane(BUILDERS)}
         self._created_at = -CREATES_REMEMBERED
-        self._deleter = Deleter(self._due_deletes, self._lanes[True], self._begin, self._creating, limits.deletes_beside_creates)
+        self._deleter = Deleter(self._begin_deletes, self._lanes[True], self._creating, self._gap, limits.deletes_beside_creates)
         self._admitter = Admitter(compute, scheduler, self.id, self._lease, self._lanes[False], self._let_in)
         self._computing = Computing(compute, scheduler, self._steps, self._admitter, self._figures, self._launch)
         self._leaks = Leaks(compute)
@@ -134,6 +137,8 @@ class Worker:
 
     async def observed(self, message: Observed) -> None:
         """A host reached a generation, or failed to; or tells of a guest unasked."""
+        if message.power == "absent":
+            await self._gap()
         try:
             wanted, leased = await self._compute.store.write(_take, message, self.id, self._lease)
         except Stale:
@@ -170,6 +175,7 @@ class Worker:
 
     async def _hinted(self, hint: ActionHint) -> None:
         if hint.waiting:
+            self._created_at = asyncio.get_running_loop().time()
             self._admitter.wake()
         if hint.deletes:
             self._deleter.wake()
@@ -233,8 +239,15 @@ class Worker:
             for taken in await self._compute.store.write(leases.take_due, self.id, self._lease, deletes=False, most=most):
                 self._begin(taken)
 
-    async def _due_deletes(self, most: int) -> list[Taken]:
-        return await self._compute.store.write(leases.take_due, self.id, self._lease, deletes=True, most=most)
+    async def _begin_deletes(self, most: int) -> int:
+        """Begin deletes that are due, at most so many; how many were."""
+        again_in = self._compute.settings.compute.resend_interval
+        begun = await self._compute.store.write(deletes.begin, self.id, self._lease, most=most, again_in=again_in)
+        for action, server in begun.told:
+            await self._compute.bus.publish(desired_subject(server["host"]), self._steps.order(VERBS["delete"], action, server))
+        for taken in begun.others:
+            self._begin(taken)
+        return len(begun.told) + len(begun.others)
 
     def _let_in(self, batch: list[Taken]) -> None:
         self._figures.let_in(batch)
@@ -243,6 +256,13 @@ class Worker:
 
     def _creating(self) -> bool:
         return asyncio.get_running_loop().time() - self._created_at < CREATES_REMEMBERED
+
+    async def _gap(self) -> None:
+        """Wait until no create has just begun, a moment at most: a delete can, and whoever waits for a server can't."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LONGEST
+        while (until := min(end, self._created_at + FIRST)) > loop.time():  # noqa: ASYNC110 - the moment moves on
+            await asyncio.sleep(until - loop.time())
 
     def _begin(self, taken: Taken) -> None:
         """Compute an action that is leased, with a place in its lane."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -21,21 +20,24 @@ class Work:
         self.began: list[float] = []
         self.most = 0
         self.lane = Lane(8)
-        self.deleter = Deleter(self.take, self.lane, self.begin, creating, rate)
+        self.gaps = 0
+        self.deleter = Deleter(self.begin, self.lane, creating, self.gap, rate)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, most: int) -> list[Any]:
+    async def gap(self) -> None:
+        self.gaps += 1
+
+    async def begin(self, most: int) -> int:
         found = min(most, self.due)
         self.due -= found
-        return [({}, {})] * found
-
-    def begin(self, taken: Any) -> None:
-        assert self.lane.reserve()
-        self.began.append(asyncio.get_running_loop().time())
+        for _ in range(found):
+            assert self.lane.reserve()
+            self.began.append(asyncio.get_running_loop().time())
+            task = asyncio.create_task(self._compute())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         self.most = max(self.most, 8 - self.lane.free)
-        task = asyncio.create_task(self._compute())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return found
 
     async def _compute(self) -> None:
         await asyncio.sleep(0.1)
@@ -65,6 +67,7 @@ def test_how_fast_deletes_go(creating: bool, rate: float, seconds: float) -> Non
         assert await work.all_of_it() == pytest.approx(seconds, abs=0.5)
         assert len(work.began) == 100
         assert work.most <= 8
+        assert (work.gaps >= 100) == (creating and rate > 0)  # one at a time, each after a gap
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(story())
