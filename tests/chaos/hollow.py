@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
+import tempfile
+import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.faults import Scene
 from tests.chaos.truth import Told
+from tests.engines.cluster import Process
 
 Guests = dict[str, tuple[int, str]]
 """Server id → generation, power."""
@@ -18,14 +23,9 @@ Ports = dict[str, int]
 
 
 async def lies(scene: Scene, told: Told) -> dict[str, Any]:
-    """The processes are stopped for that: one that runs keeps its file to itself."""
     cluster = scene.cluster
-    names = [name for name in cluster.processes if name.startswith("hollow")]
-    await asyncio.gather(*[asyncio.to_thread(cluster.processes[name].stop) for name in names])
-    guests, ports = _worlds(cluster.folder)
-    for name in names:
-        cluster.processes[name].start()
-    await asyncio.gather(*[cluster.processes[name].ready() for name in names])
+    processes = [process for name, process in cluster.processes.items() if name.startswith("hollow")]
+    guests, ports = await asyncio.to_thread(_worlds, cluster.folder, processes)
     wrong: dict[str, Any] = {}
     for host in guests.keys() | ports.keys() | told.hosts():
         here, there = guests.get(host, {}), told.guests(host)
@@ -47,14 +47,33 @@ def _same(here: Guests, there: Guests, server: str) -> bool:
     return there[server][1] == "error" or here[server] == there[server]
 
 
-def _worlds(folder: Path) -> tuple[dict[str, Guests], dict[str, Ports]]:
+def _worlds(folder: Path, processes: Sequence[Process]) -> tuple[dict[str, Guests], dict[str, Ports]]:
     """Of each host."""
     guests: dict[str, Guests] = {}
     ports: dict[str, Ports] = {}
-    for path in folder.glob("hollow*/hollow/*.db"):
-        with closing(sqlite3.connect(path)) as world:
-            for host, server, generation, power in world.execute("SELECT host, server, generation, power FROM guests"):
-                guests.setdefault(host, {})[server] = (generation, power)
-            for host, port, wired in world.execute("SELECT host, port, wired FROM ports"):
-                ports.setdefault(host, {})[port] = wired
+    with tempfile.TemporaryDirectory(dir=folder) as copies:
+        for path in _copied(folder, processes, Path(copies)):
+            with closing(sqlite3.connect(path)) as world:
+                for host, server, generation, power in world.execute("SELECT host, server, generation, power FROM guests"):
+                    guests.setdefault(host, {})[server] = (generation, power)
+                for host, port, wired in world.execute("SELECT host, port, wired FROM ports"):
+                    ports.setdefault(host, {})[port] = wired
     return guests, ports
+
+
+def _copied(folder: Path, processes: Sequence[Process], to: Path) -> list[Path]:
+    """The files of a process that runs are its own; while it stands still they can be copied, with the log of what is not in them yet."""
+    for process in processes:
+        process.freeze()
+    try:
+        while not all(_stands_still(pid) for process in processes for pid in process.pids()):
+            time.sleep(0.001)
+        found = [Path(shutil.copy(path, to)) for path in folder.glob("hollow*/hollow/*.db*") if not path.name.endswith("-shm")]
+    finally:
+        for process in processes:
+            process.thaw()
+    return [path for path in found if path.suffix == ".db"]
+
+
+def _stands_still(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
