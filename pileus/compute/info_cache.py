@@ -51,7 +51,7 @@ _BEGUN: dict[str, Any] = {"addresses_asked": _NUMBER + 1, "refresh_at": _UNTIL}
 
 
 def _rhythm(due: ColumnElement[float]) -> ColumnElement[float]:
-    """The next turn of what is due. In time it keeps its place in the interval; what is late gets one anew, by chance."""
+    """The next turn of what is due. In time it keeps its place in the interval; what is late gets one anew (`_spread`)."""
     return case((due > _NOW - LATE * _INTERVAL, due + _INTERVAL), else_=_ANEW)
 
 
@@ -120,7 +120,7 @@ _AT_ONCE = _all(select(_ID).where(IS_HEALED, servers.c.host.in_(bindparam("hosts
 _HOSTS_AT_ONCE = update(host_beats).where(host_beats.c.name.in_(bindparam("hosts", expanding=True))).values(heal_at=_NOW)
 # Two, for one with `or` would read the whole index.
 _NEARER = [
-    _free(select(_ID).where(IS_HEALED, which).order_by(servers.c.heal_at).limit(_MOST)).values(heal_at=_ANEW)
+    _free(select(_ID).where(IS_HEALED, which).order_by(servers.c.heal_at).limit(_MOST)).values(heal_at=_ANEW).returning(_ID)
     for which in (servers.c.heal_at > _NOW + _INTERVAL, servers.c.heal_at == bindparam("no_turn", type_=Time))
 ]
 _FAR_HOSTS = (
@@ -128,6 +128,7 @@ _FAR_HOSTS = (
     .where((host_beats.c.heal_at > _NOW + _INTERVAL) | (host_beats.c.heal_at == NO_TURN))
     .with_for_update(skip_locked=True)
 )
+_TURN = update(servers).where(_ID == bindparam("this")).values(heal_at=_ANEW)
 _HOST_TURN = update(host_beats).where(host_beats.c.name == bindparam("this")).values(heal_at=_ANEW)
 
 _UNTOUCHED = servers.c.addresses_asked == bindparam("loaded_asked")
@@ -208,8 +209,10 @@ def begin_in_turn(tx: Tx, settings: Settings, until: float, most: int) -> list[R
     times = {"now": now, "interval": interval, "anew": anew, "most": most}
     if settings.heal_scope == "all":
         found = rows(tx, _BEGIN_IN_TURN, until=until, **times)
+        _spread(tx, _TURN, settings, [row["id"] for row in found if row["heal_at"] == anew])
         return [Read(row["id"], row["addresses_asked"], until, row["heal_at"] == anew) for row in found]
     hosts = {row["name"]: row["heal_at"] == anew for row in rows(tx, _BEGIN_HOSTS, **times)}
+    _spread(tx, _HOST_TURN, settings, [name for name, is_late in hosts.items() if is_late])
     late = {row["id"]: hosts[row["name"]] for row in rows(tx, _LONGEST_OF, names=sorted(hosts)) if row["id"] is not None} if hosts else {}
     if not late:
         return []
@@ -243,7 +246,7 @@ def begin_anew(tx: Tx, hosts: Collection[str]) -> None:
 
 def begin_hosts(tx: Tx, settings: Settings, hosts: Collection[str]) -> None:
     """Each of these hosts has its first turn within the interval, at a time of its own, however many came at once."""
-    tx.execute(_HOST_TURN, [{"this": name, "anew": heal_next(settings)} for name in sorted(hosts)])
+    _spread(tx, _HOST_TURN, settings, hosts)
 
 
 def settle(tx: Tx, settings: Settings, most: int) -> int:
@@ -255,7 +258,22 @@ def settle(tx: Tx, settings: Settings, most: int) -> int:
     if names:
         begin_hosts(tx, settings, names)
     anew = {"anew": now + interval * _chance(), "most": most}
-    return int(tx.execute(_NEARER[0], times | anew).rowcount) + int(tx.execute(_NEARER[1], {"no_turn": NO_TURN} | anew).rowcount)
+    brought = [row["id"] for which in _NEARER for row in rows(tx, which, no_turn=NO_TURN, **times, **anew)]
+    _spread(tx, _TURN, settings, brought)
+    return len(brought)
+
+
+def _spread(tx: Tx, turn: Update, settings: Settings, names: Collection[str]) -> None:
+    """Turns anew, evenly over the interval from now on: as many parts as there are names, by chance which is whose, and when in it."""
+    interval, now = settings.heal_instance_info_cache_interval, time.time()
+    if not names:
+        return
+    if interval <= 0:
+        turns = [NEVER] * len(names)
+    else:
+        turns = [now + interval * (part + _chance()) / len(names) for part in range(len(names))]
+        random.shuffle(turns)
+    tx.execute(turn, [{"this": name, "anew": anew} for name, anew in zip(sorted(names), turns, strict=True)])
 
 
 def _written(found: Sequence[ServerAddress]) -> list[dict[str, Any]]:
