@@ -1,13 +1,14 @@
-"""A connection for rules that are tested on both engines without a store."""
+"""Both engines: a connection for rules that are tested without a store, and a store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 
-from tests.engines.stores import both, connected, run_in_greenlet
+from tests.engines.stores import ENGINES, AnyStore, both, connected, opened, run_in_greenlet
 
 pytest_generate_tests = both
 
@@ -21,3 +22,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def tx(request: pytest.FixtureRequest, engine: str) -> Iterator[Connection]:
     with connected(request, engine) as connection:
         yield connection
+
+
+@pytest.fixture(params=ENGINES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnyStore]:
+    async with opened(request, request.param, tmp_path) as opened_store:
+        yield opened_store

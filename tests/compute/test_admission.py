@@ -28,16 +28,10 @@ from pileus.settings import Quota, Settings
 from pileus.store import Tx
 from pileus.store.schema import json_dumps, json_loads, metadata
 from pileus.store.sqlite import SqliteStore
-from tests.engines.stores import ENGINES, AnyStore, opened
+from tests.engines.stores import AnyStore
 
 FLAVOR = {"id": "1", "name": "nano", "ram": 128, "vcpus": 1, "disk": 0, "ephemeral": 0, "swap": 0, "extra_specs": {}}
 NO_LIMIT = Settings(quota=Quota(instances=-1, cores=-1, ram=-1))
-
-
-@pytest.fixture(params=ENGINES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnyStore]:
-    async with opened(request, request.param, tmp_path) as opened_store:
-        yield opened_store
 
 
 @pytest.fixture

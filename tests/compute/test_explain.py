@@ -9,7 +9,7 @@ import httpx
 import msgspec
 from sqlalchemy import text
 
-from pileus.compute import actions, admission, beats, hosts, info_cache, leases, outcomes, reports, servers
+from pileus.compute import actions, admission, beats, deletes, hosts, info_cache, leases, outcomes, reports, servers
 from pileus.compute.api.face import face
 from pileus.compute.leases import Taken
 from pileus.compute.lifecycle import Failure
@@ -98,7 +98,9 @@ def _deleted(tx: Tx, server_id: str) -> None:
     assert taken is not None
     assert leases.take_server(tx, server_id, "w", 60.0) is None
     leases.free(tx, taken[1], but=action_id)
-    for action, server in leases.take_due(tx, "w", 60.0, deletes=True, most=64):
+    begun = deletes.begin(tx, "w", 60.0, most=64, again_in=1.0)
+    assert begun.told
+    for action, server in begun.others:
         outcomes.deleted(tx, action, server)
 
 
