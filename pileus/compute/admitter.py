@@ -42,7 +42,11 @@ class Admitter:
         """There were perhaps more than could be let in."""
         self._blocked = False
         """Some are blocked, as far as is known here."""
+        self._newly = False
+        """One was since the last sweep, which may have looked before that."""
         self._room = 0
+        self.unused = 0
+        """Room, in all, that came while nobody was there to use it: whoever was being computed meanwhile may not have seen it."""
         self._after = -1
 
     def wake(self) -> None:
@@ -65,16 +69,20 @@ class Admitter:
         if self._blocked:
             self._room = min(ROOM, self._room + most)
             self.wake()
+        else:
+            self.unused += most
 
     def told(self, queue: admission.Waiting) -> None:
         """What the sweep saw."""
-        self._blocked = queue.blocked
+        self._blocked, self._newly = queue.blocked or self._newly, False
         if queue.waiting:
             self.wake()
 
-    def is_blocked(self) -> None:
-        """One more is blocked."""
-        self._blocked = True
+    def is_blocked(self, unused_before: int) -> None:
+        """One more is blocked; when its computing began, `unused` was so."""
+        self._blocked = self._newly = True
+        if (missed := self.unused - unused_before) > 0:
+            self.room(missed)
 
     async def run(self) -> None:
         while True:
@@ -92,7 +100,8 @@ class Admitter:
         limits = settings.compute
         if self._room:
             most, self._room = self._room, 0
-            _, self._after = await store.write(admission.unblock, most=most, after=self._after, limit=limits.queue_limit)
+            count, self._after = await store.write(admission.unblock, most=most, after=self._after, limit=limits.queue_limit)
+            self.unused += most - count
         if self._lane.free <= 0:
             self._more = True
             return

@@ -66,6 +66,7 @@ class Computing:
         """Everything up to the message for the host."""
         action["stamps"]["blocked" if "blocked" in action["details"] else "queued"] = time.time()
         came_from, arrived = server["host"], False
+        unused = self._admitter.unused
         try:
             desired = await self._steps.run(verb, action, server)
             if desired is None:
@@ -76,7 +77,7 @@ class Computing:
         except StepFailed as failed:
             await self._failed(action, server, failed.failure)
         except NoRoom as error:
-            await self._blocked(action, server, str(error), error.limit)
+            await self._blocked(action, server, error, unused)
         except HostFull:
             await self._turned_away(action, server)
         finally:
@@ -132,11 +133,11 @@ class Computing:
         for action_id in waiting:
             self._launch(action_id)
 
-    async def _blocked(self, action: Row, server: Row, reason: str, limit: float | None) -> None:
+    async def _blocked(self, action: Row, server: Row, error: NoRoom, unused: int) -> None:
         """No host has room: others have their turn until one has."""
         await self._steps.give_back(server)  # what an earlier worker may have left
-        await self._compute.store.write(outcomes.blocked, action, server, reason, limit)
-        self._admitter.is_blocked()
+        await self._compute.store.write(outcomes.blocked, action, server, str(error), error.limit)
+        self._admitter.is_blocked(unused)
 
     async def _turned_away(self, action: Row, server: Row) -> None:
         """Others were quicker to reach the host: to the queue again, for another one."""

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from pileus.compute import admission, leaks, leases, servers
+from pileus.compute import admission, leaks, leases, outcomes, servers
 from pileus.compute.leaks import Leaks
 from pileus.compute.scheduler import Scheduler
 from pileus.compute.tables import actions as actions_table
 from pileus.compute.tables import hosts as hosts_table
-from pileus.compute.worker import Worker
+from pileus.compute.worker import Worker, _look
 from pileus.context import SYSTEM
 from pileus.operator_api import _waiting
 from pileus.store import Tx
@@ -89,7 +89,13 @@ async def test_what_is_parked_ends_as_all_others(tmp_path: Path) -> None:
         assert "waits_for" in (await cloud.last_action(ids[0]))["details"]
 
 
-async def test_blocked_goes_on_when_a_server_is_deleted(tmp_path: Path) -> None:
+def _nobody_looks_by_himself(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(admission, "RELOOK_FIRST", 60.0)
+    patch.setattr("pileus.compute.scheduler.PICTURE_AGE", 60.0)
+
+
+async def test_blocked_goes_on_when_a_server_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _nobody_looks_by_himself(monkeypatch)
     async with cloudlet(tmp_path, settings(simulated={"memory_mb": 700}), hosts=1) as cloud:
         [first] = await cloud.create()
         assert (await cloud.settled(first))["vm_state"] == "active"
@@ -101,9 +107,58 @@ async def test_blocked_goes_on_when_a_server_is_deleted(tmp_path: Path) -> None:
         server = await cloud.server(second)
         assert (server["vm_state"], server["task_state"], server["host"]) == ("building", "scheduling", None)
         await cloud.compute.act(USER, first, "delete")
-        assert (await cloud.settled(second, 3.0))["vm_state"] == "active"
+        assert (await cloud.settled(second))["vm_state"] == "active"
         stamps = (await cloud.last_action(second))["stamps"]
         assert stamps["queued"] < stamps["blocked"] < stamps["claimed"]
+
+
+async def test_room_that_comes_while_a_create_is_being_found_blocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looked before there was room, and was written down as blocked after: nobody would tell it again."""
+    _nobody_looks_by_himself(monkeypatch)
+    async with cloudlet(tmp_path, settings(simulated={"memory_mb": 700}), hosts=1) as cloud:
+        [first] = await cloud.create()
+        await cloud.settled(first)
+        write, refused, roomy = cloud.store.write, asyncio.Event(), asyncio.Event()
+
+        async def held(work: Any, *given: Any, **named: Any) -> Any:
+            if work is outcomes.blocked and not refused.is_set():
+                refused.set()
+                await roomy.wait()
+            return await write(work, *given, **named)
+
+        cloud.store.write = held  # type: ignore[method-assign, assignment]
+        [second] = await cloud.create()
+        await refused.wait()
+        await cloud.compute.act(USER, first, "delete")
+        await cloud.settled(first)
+        roomy.set()
+        assert (await cloud.settled(second, 10.0))["vm_state"] == "active"
+        assert (await cloud.last_action(second))["details"]["blocked"]["looks"] == 1
+
+
+async def test_a_sweep_that_looked_before_a_create_was_blocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says after is older than what is known: room that comes then is not lost."""
+    _nobody_looks_by_himself(monkeypatch)
+    async with cloudlet(tmp_path, settings(simulated={"memory_mb": 700}), hosts=1) as cloud:
+        [first] = await cloud.create()
+        await cloud.settled(first)
+        read, looked, go_on = cloud.store.read, asyncio.Event(), asyncio.Event()
+
+        async def held(work: Any, *given: Any, **named: Any) -> Any:
+            found = await read(work, *given, **named)
+            if work is _look and not looked.is_set():
+                looked.set()
+                await go_on.wait()
+            return found
+
+        cloud.store.read = held  # type: ignore[method-assign, assignment]
+        await looked.wait()
+        [second] = await cloud.create()
+        await cloud.until(state_of(cloud, second, "blocked"))
+        monkeypatch.setattr("pileus.compute.worker.SWEEP", 60.0)
+        go_on.set()
+        await cloud.compute.act(USER, first, "delete")
+        assert (await cloud.settled(second, 10.0))["vm_state"] == "active"
 
 
 async def test_blocked_goes_on_when_a_host_comes(tmp_path: Path) -> None:
