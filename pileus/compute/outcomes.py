@@ -135,6 +135,8 @@ def take(tx: Tx, message: Observed) -> Taken | None:
     if message.failed_step:
         return Taken(action, server, Failure(message.failed_step[:MOST_STEP], message.host, message.cause[:MOST_CAUSE], message.retry))
     verb = VERBS[action["name"]]
+    if message.power == "absent" and verb.goal != "absent":
+        return None  # it removed what an earlier life of the server had left there: asked again, it does what it was asked
     if verb.name == "delete":
         action["stamps"].setdefault("removed", time.time())
         actions.change(tx, action, stamps=action["stamps"], due_at=time.time())

@@ -64,9 +64,9 @@ def reconcile(tx: Tx, reports: Sequence[HostReport]) -> Orders:
             if server_id in known:
                 orders.actions.extend(_reported(tx, known[server_id], guest, report.at))
             elif not _stays(whose.get(server_id), report.host):
-                # Its server is gone or lives elsewhere: at a generation that this host has not reached, and no later than the server's
-                # own, so that the order never stands in the way of a server that comes back here.
-                newest = max(guest.generation + 1, whose[server_id]["generation"] if server_id in whose else 0)
+                # Its server is gone or lives elsewhere: at a generation that this host has not reached, and before the server's own, so
+                # that the order neither stands in the way of a server that comes back here nor is answered as if it were what it waits for.
+                newest = max(guest.generation + 1, whose[server_id]["generation"] - 1 if server_id in whose else 0)
                 orders.remove.append((report.host, server_id, newest))
         for server_id in known.keys() - report.guests.keys():
             orders.actions.extend(_reported(tx, known[server_id], GuestNow(0, "absent"), report.at))

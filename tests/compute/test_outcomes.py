@@ -78,3 +78,13 @@ async def test_a_host_tells_no_tale_without_end(tmp_path: Path) -> None:
     assert told is not None and told.failure is not None
     assert (told.failure.step, len(told.failure.cause)) == ("paused", outcomes.MOST_CAUSE)
     await store.close()
+
+
+async def test_that_a_guest_was_removed_is_no_answer_to_a_create(tmp_path: Path) -> None:
+    """An order to remove an earlier guest of the same server, answered after the server was sent to that host again."""
+    store = SqliteStore.open(tmp_path / "one.db")
+    server = await store.write(sent)
+    assert await store.write(outcomes.take, Observed(server["id"], "h1", server["generation"], "absent")) is None
+    action = await store.read(actions.open_of, server["id"])
+    assert action is not None and action["state"] == "sent"
+    await store.close()
