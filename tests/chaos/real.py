@@ -51,13 +51,13 @@ def take_down(cluster: Cluster, role: str, machine: Machine) -> None:
 async def lies(scene: Scene, told: Told) -> dict[str, Any]:
     wrong: dict[str, Any] = {}
     for host, machine in scene.machines.items():
-        for what, (here, there) in (await asyncio.to_thread(_compared, machine, host, told)).items():
+        for what, (here, there) in (await asyncio.to_thread(compared, machine, host, told)).items():
             if here != there:
                 wrong[f"{what} of {host}: on the machine, and written down"] = (sorted(here - there), sorted(there - here))
     return wrong
 
 
-def _compared(machine: Machine, host: str, told: Told) -> dict[str, tuple[set[Any], set[Any]]]:
+def compared(machine: Machine, host: str, told: Told) -> dict[str, tuple[set[Any], set[Any]]]:
     """What there is of each kind, and what there must be."""
     guests, networks, loose = told.guests(host), told.networks(host), told.loose()
     unsure = {server for server, (_, power) in guests.items() if power == "error"}
@@ -67,6 +67,12 @@ def _compared(machine: Machine, host: str, told: Told) -> dict[str, tuple[set[An
     cookies = {int(found[1], 16) for flow in machine.flows() if (found := re.search(r"cookie=(0x[0-9a-f]+)", flow))}
     taps, loose_taps = {tap_name(port) for port in ports}, {tap_name(port) for port in loose}
     loose_cookies = {cookie(PORT_KIND, port) for port in loose}
+    # A port that is wired here, rightly or not, has its network here.
+    strays = {network for port, network in loose.items() if cookie(PORT_KIND, port) in cookies} - networks
+
+    def servers(what: str, count: int) -> tuple[set[Any], set[Any]]:
+        return {(what, count)}, {(what, min(max(count, len(networks)), len(networks | strays)))}
+
     return {
         "processes": ({(server, count) for server, count in processes if count}, {(server, 1) for server in running}),
         "guest folders": (set(machine.guest_folders()) - unsure, set(guests) - unsure),
@@ -77,12 +83,12 @@ def _compared(machine: Machine, host: str, told: Told) -> dict[str, tuple[set[An
             {cookie(PORT_KIND, port) for port in ports},
         ),
         "flows of networks": (
-            {one for one in cookies if kind_of(one) == NETWORK_KIND},
+            {one for one in cookies if kind_of(one) == NETWORK_KIND} - {cookie(NETWORK_KIND, network) for network in strays},
             {cookie(NETWORK_KIND, network) for network in networks},
         ),
-        "DHCP entries": ({file.name.split(".")[0] for file in machine.state.glob("dhcp/*/hosts/*.*")} - loose, ports),
-        "DHCP servers": ({("dnsmasq", len(machine.dnsmasq()))}, {("dnsmasq", len(networks))}),
-        "DHCP namespaces": ({("namespaces", len(machine.dhcp_namespaces()))}, {("namespaces", len(networks))}),
+        "DHCP entries": ({file.name.split(".")[0] for file in machine.state.glob("dhcp/*/hosts/*.*")} - loose.keys(), ports),
+        "DHCP servers": servers("dnsmasq", len(machine.dnsmasq())),
+        "DHCP namespaces": servers("namespaces", len(machine.dhcp_namespaces())),
     }
 
 

@@ -147,9 +147,10 @@ class Told:
         """Port id → generation, of those that are wired and no server's in ERROR."""
         return {row["id"]: row["generation"] for row in self._of(host) if row["vm_state"] != "error" and row["level"] == "wired"}
 
-    def loose(self) -> set[str]:
-        """Ports of servers in ERROR: after an evacuation that failed they are bound nowhere, and the old host may have its guest still."""
-        return {row["id"] for row in self._ports if row["vm_state"] == "error"}
+    def loose(self) -> dict[str, str]:
+        """Port id → network, of servers in ERROR: after an evacuation that failed they are bound nowhere, and the old host may have its
+        guest still."""
+        return {row["id"]: row["network_id"] for row in self._ports if row["vm_state"] == "error"}
 
     def networks(self, host: str) -> set[str]:
         return {row["network_id"] for row in self._of(host) if row["level"] == "wired"}
