@@ -25,6 +25,18 @@ CREATES = (("waiting", "waiting", ""), ("blocked", "blocked", ""), ("running", "
 SHOWN = ("compute.plug_signal", "compute.vif_plugging_timeout", "compute.vif_plugging_is_fatal", "network.send_events_interval")
 """The settings that decide how a boot waits for its network."""
 
+UNEXPLAINED: dict[str, Any] = {
+    "explained": False,
+    "stamps": {},
+    "details": {},
+    "waiting": None,
+    "queue_seconds": 0.0,
+    "service_seconds": None,
+    "spans": [],
+    "critical": [],
+}
+"""What is told of an action with `compute.explain` false, beside that it began and how it ended."""
+
 
 async def show_status(compute: Compute, call: Call) -> Reply:
     found, guests, servers_now, creates = await compute.store.read(_cloud)
@@ -89,7 +101,7 @@ def _host(row: Row, guests: Mapping[str, int], told: settings.Settings) -> dict[
 def _action(row: Row, server: Row, told: settings.Settings, before: int) -> dict[str, Any]:
     host = str(server["host"] or (row["tried"] or [""])[-1])
     spans = _spans(row, host)
-    return {
+    whole = {
         "request_id": row["request_id"],
         "action": row["name"],
         "state": row["state"],
@@ -106,7 +118,9 @@ def _action(row: Row, server: Row, told: settings.Settings, before: int) -> dict
         "service_seconds": _service_seconds(row),
         "spans": [_span(span, told) for span in spans],
         "critical": [span.step for span in timeline.critical(spans)],
+        "explained": True,
     }
+    return whole if told.compute.explain else whole | UNEXPLAINED
 
 
 def _spans(row: Row, host: str) -> list[timeline.Span]:

@@ -45,6 +45,7 @@ STORY = (
         True,
         "Nova holds one of a host's build slots through the whole wait for the network, so a slow network starves other builds.",
     ),
+    Choice("compute.explain", False, "Nova writes down that an action began and how it ended, and nothing tells where a boot waits."),
     Choice("compute.max_builds", 0, "Nova counts builds for each host only, not in all."),
     Choice("compute.queue_limit", 0.0, "Nova's queue for a build slot has no limit."),
     Choice("compute.blocked_limit", 0.0, "A server that fits on no host fails at once: no valid host was found."),
@@ -73,6 +74,12 @@ STORY = (
         "simulated.flows_per_port", 43, "About so many flows has a port in Neutron before any rule; hollow hosts delete them one by one."
     ),
     Choice("network.notify", "once", "Neutron's notifier drops what it cannot deliver in about a second, and nobody sends it again."),
+    Choice(
+        "network.notify_agents",
+        "all",
+        "Neutron's word of a port that came up goes to all agents, and each looks whether it is concerned: a boot costs more in a larger "
+        "cloud.",
+    ),
     Choice("network.send_events_interval", 2.0, "Events are gathered for 2 s after each notification: neutron's send_events_interval."),
     Choice("network.rpc_workers", 1, "One process took all agents' RPC; the story's second change makes it 20."),
     Choice(

@@ -180,6 +180,13 @@ class Compute(Section, frozen=True):
         bool,
         Meta(description="After a restart of a host's compute service healing goes on where it was; false: it begins again, all at once."),
     ] = True
+    explain: Annotated[
+        bool,
+        Meta(
+            description="What hosts say of their steps is written down, and `pileus why` and os-instance-actions tell where an action "
+            "waits, or waited. false: as in Nova, only that it began and how it ended."
+        ),
+    ] = True
     max_builds: Annotated[
         Count,
         Meta(description="Servers being built at once, in all; the others wait, fairly between projects. 0: as many as the hosts take."),
@@ -318,6 +325,13 @@ class Network(Section, frozen=True):
         Literal["until_delivered", "once"],
         Meta(description="Events for the compute API are tried until they are delivered or overtaken; `once`: for a second, then dropped."),
     ] = "until_delivered"
+    notify_agents: Annotated[
+        Literal["concerned", "all"],
+        Meta(
+            description="Who is told of a port that was wired, or failed: `concerned` hosts only, of what they share with it; or `all` "
+            "agents of the cloud, each of which looks whether it has the port, as in Neutron."
+        ),
+    ] = "concerned"
     rpc_statements: Annotated[
         Count,
         Meta(

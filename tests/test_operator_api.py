@@ -8,6 +8,8 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from pileus import settings
+from pileus.cli import bars
 from pileus.compute import actions, creation, outcomes, servers
 from pileus.compute.creation import Creation, NewServer
 from pileus.compute.lifecycle import Failure
@@ -38,10 +40,15 @@ async def authenticate(token: str) -> Context:
 
 
 @pytest.fixture
-async def http(store: SqliteStore) -> AsyncIterator[httpx.AsyncClient]:
+def told() -> Settings:
+    return Settings()
+
+
+@pytest.fixture
+async def http(store: SqliteStore, told: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The face on a database of its own; of compute it needs store and settings only."""
     nothing = cast(Any, None)
-    compute = Compute(store, nothing, Settings(), nothing, nothing, nothing)
+    compute = Compute(store, nothing, told, nothing, nothing, nothing)
     app = face(compute, authenticate, "http://cloud.test/identity", "http://cloud.test", Limits())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://cloud.test") as client:
         yield client
@@ -74,6 +81,15 @@ async def test_a_timeline_by_id_and_by_name(http: httpx.AsyncClient, store: Sqli
     assert (action["action"], action["state"], action["critical"]) == ("create", "waiting", ["accepted"])
     assert re.fullmatch(r"its turn, since [\d.]+ s: 0 before it", action["waiting"])
     assert action["service_seconds"] is None
+
+
+@pytest.mark.parametrize("told", [Settings(compute=settings.Compute(explain=False))])
+async def test_a_cloud_that_tells_nobody_where_a_boot_waits(http: httpx.AsyncClient, store: SqliteStore) -> None:
+    server_id, _ = await make(store, "web")
+    action = (await ask(http, timeline(server_id))).json()["actions"][0]
+    assert (action["action"], action["state"], action["explained"]) == ("create", "waiting", False)
+    assert (action["waiting"], action["spans"], action["critical"], action["stamps"], action["details"]) == (None, [], [], {}, {})
+    assert bars.verdict(bars.read(action)).endswith("this cloud does not write it down (compute.explain is false).")
 
 
 async def test_another_projects_server_is_not_there(http: httpx.AsyncClient, store: SqliteStore) -> None:

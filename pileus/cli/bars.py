@@ -55,6 +55,7 @@ class Action(msgspec.Struct, frozen=True):
     critical: list[str]
     queue_seconds: float = 0.0
     service_seconds: float | None = None
+    explained: bool = True
 
     @property
     def seconds(self) -> float:
@@ -121,6 +122,8 @@ def verdict(action: Action) -> str:
         return f"It failed{f' at `{last.step}`' if last else ''}{where}: {cause.rstrip('.')}."
     if action.state == "overtaken":
         return f"It did not end by itself: {action.message}."
+    if not action.explained:
+        return "Where it waits, or waited, nobody knows: this cloud does not write it down (compute.explain is false)."
     if action.waiting is not None:
         return f"It is not over: it waits for {action.waiting}."
     chain = [span for span in action.spans if span.step in action.critical]

@@ -217,7 +217,9 @@ class Scheduler:
 
 
 def could_ever(host: HostPicture, request: Request) -> bool:
-    """Would this host do if it were up, enabled and empty?"""
+    """Would this host do if it were up, enabled and empty? One whose inventory is not written down yet may."""
+    if not host.capacity:
+        host = replace(host, capacity=request.resources)
     if request.forced and (not host.up or any(host.used.get(n, 0) + a > host.capacity.get(n, 0) for n, a in request.resources.items())):
         return False  # an administrator named it as it is now: nothing is waited for but its turn
     return objection(replace(host, up=True, enabled=True, used={}), request) is None

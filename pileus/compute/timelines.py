@@ -54,6 +54,13 @@ def events(action: Mapping[str, Any], host: str | None) -> list[Event]:
     return sorted(found, key=lambda event: (event.start, event.finish or event.start), reverse=True)
 
 
+def whole(action: Mapping[str, Any], host: str | None) -> Event:
+    """The action as one event, where no more is told (`compute.explain` false)."""
+    bad = action["state"] == "failed"
+    cause = action["message"] if bad else None
+    return Event(shown_name(action), action["started_at"], action["finished_at"], not bad, host, cause)
+
+
 def shown_name(action: Mapping[str, Any]) -> str:
     return SHOWN_NAMES.get(action["name"], str(action["name"]))
 

@@ -11,8 +11,9 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from pileus.bus import Subscription
@@ -47,6 +48,8 @@ from pileus.store import Tx
 from pileus.store.sql import Row
 
 log = structlog.get_logger(__name__)
+
+Said = TypeVar("Said", Observed, Progress)
 
 LANE_WAIT = 10.0
 """Seconds that an action waits for its turn with its lease in hand; then it gives it back and is due as before."""
@@ -137,6 +140,7 @@ class Worker:
 
     async def observed(self, message: Observed) -> None:
         """A host reached a generation, or failed to; or tells of a guest unasked."""
+        message = self._kept(message)
         if message.power == "absent":
             await self._gap()
         try:
@@ -162,9 +166,13 @@ class Worker:
 
     async def _progress(self, message: Progress) -> None:
         hold = self._compute.settings.compute.hold_build_slot
-        if await self._compute.store.write(outcomes.progress, message, hold=hold):
+        if await self._compute.store.write(outcomes.progress, self._kept(message), hold=hold):
             self._scheduler.ended(message.host)
             self._admitter.ended()
+
+    def _kept(self, message: Said) -> Said:
+        """What is written down of a host's word: of its steps, nothing where nobody is to be told."""
+        return message if self._compute.settings.compute.explain else msgspec.structs.replace(message, stamps={})
 
     def _ended(self, action: Row, host: str) -> None:
         """An answer came; of a create that counted as a build, another one may begin in its place."""

@@ -105,8 +105,9 @@ def first() -> Case:
 
 
 def of_role(case: Case, role: str) -> dict[str, Any]:
-    """The case's settings as a process of this role has them. The pool is the network service's: Neutron's, in the story."""
-    ours = {"profile": case.profile, **case.settings}
+    """The case's settings as a process of this role has them. The pool is the network service's: Neutron's, in the story. Steps are
+    written down in each case: they are what the lab measures."""
+    ours = {"profile": case.profile, "compute.explain": True, **case.settings}
     if case.profile == "story" and role not in ("network-rpc", "network-api"):
         del ours[POOL]
     return ours

@@ -28,7 +28,7 @@ from pileus.messages import (
     facts_subject,
     from_hosts,
 )
-from pileus.network import agents, levels
+from pileus.network import agents, fanout, levels
 from pileus.network.config import Config
 from pileus.store import Store, Tx
 
@@ -114,6 +114,8 @@ class Rpc:
         for batch in together:
             if await self._store.write(levels.take, self._config, batch):
                 self._wake()
+            if self._config.settings.network.notify_agents == "all":
+                await fanout.tell(self._store, self._bus, batch)
         self._levels_came()
         return Taken(len(report.levels))
 

@@ -53,6 +53,17 @@ async def test_the_reasons_are_counted(store: SqliteStore) -> None:
     assert "1 in another availability zone" in str(caught.value)
 
 
+async def test_a_host_that_has_not_said_yet_what_it_has_may_do_later(store: SqliteStore) -> None:
+    """A worker that is killed when it has just heard of a new host leaves it without inventory until the host is asked again."""
+    chooser = await scheduler(store, facts("small", memory_mb=64))
+    with pytest.raises(NoValidHost) as never:
+        await claim(chooser, "c")
+    await store.write(lambda tx: beats.hear(tx, [facts("new")], []))
+    with pytest.raises(NoValidHost) as caught:
+        await claim(chooser, "c")
+    assert (never.value.never, caught.value.never) == (True, False)
+
+
 async def test_a_network_that_lives_on_one_host(store: SqliteStore) -> None:
     chooser = await scheduler(store, *[facts(f"h{n}") for n in range(6)])
     assert {await claim(chooser, f"c{n}", host="h3") for n in range(4)} == {"h3"}

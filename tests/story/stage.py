@@ -12,7 +12,7 @@ import pytest
 from pileus import timeline
 from pileus.clients.compute import Delivery, ExternalEvent
 from pileus.compute import worker
-from pileus.configuration import EVERY_ROLE, load
+from pileus.configuration import EVERY_ROLE, load, value_of
 from pileus.settings import Settings
 from tests.boot import virtual
 from tests.boot.cloudlet import Cloudlet
@@ -22,9 +22,18 @@ PROFILES = ("story", "default")
 ENOUGH = {"quota.instances": -1, "quota.cores": -1, "quota.ram": -1, "quota.port": -1, "quota.security_group": -1}
 
 
+EYES = {"compute.explain": True}
+"""The tests look by the steps that hosts tell, in both profiles."""
+
+
 def chosen(profile: str, changes: dict[str, Any] | None = None) -> Settings:
     """The settings of a profile; `changes` are dotted keys."""
-    return load(environ={}, flags={"profile": profile, **ENOUGH, **(changes or {})}, role=EVERY_ROLE)[0]
+    return load(environ={}, flags={"profile": profile, **ENOUGH, **EYES, **(changes or {})}, role=EVERY_ROLE)[0]
+
+
+def own(profile: str, key: str) -> dict[str, Any]:
+    """A setting as the profile itself has it."""
+    return {key: value_of(load(environ={}, flags={"profile": profile}, role=EVERY_ROLE)[0], key)}
 
 
 def play(

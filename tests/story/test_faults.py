@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from pileus.messages import LEVELS
-from pileus.operator_api import _waiting
+from pileus.cli.bars import read, verdict
+from pileus.host.agent import Agent
+from pileus.messages import LEVELS, PortsChanged
+from pileus.operator_api import _action
 from tests.boot.cloudlet import USER, Cloudlet
-from tests.story.stage import Rest, Wire, all_active, state_after, steps, took
+from tests.story.stage import EYES, Rest, Wire, all_active, own, state_after, steps, took
 from tests.story.test_rows import Acts, port_of, stage
 
 __all__ = ["stage"]
@@ -126,29 +128,63 @@ def test_3_creates_wait_for_deletes(stage: Acts, profile: str, changes: dict[str
 # 4: work of one boot that grows with the cloud
 
 
+async def told_of_a_boot(cloud: Cloudlet) -> list[str]:
+    """Subjects of the messages about one boot."""
+    wire = Wire(cloud)
+    [server_id] = await cloud.create()
+    await all_active(cloud, [server_id], 60)
+    await asyncio.sleep(1)
+    host, port = (await cloud.server(server_id))["host"], await port_of(cloud, server_id)
+    about = wire.about(server_id, port["id"], port["mac"], (await cloud.last_action(server_id))["id"])
+    # A host's question about its ports' groups names them all now and then, whatever is booted.
+    told = [subject for subject in about if not subject.endswith((".progress", ".get_security"))]
+    return sorted("agents.ports" if subject.endswith(".ports") else subject.replace(f".{host}.", ".host.") for subject in told)
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "grows"),
+    [("story", {}, True), ("story", {"network.notify_agents": "concerned"}, False), ("default", {}, False)],
+    ids=["story", "story, concerned", "default"],
+)
+def test_4_every_agent_hears_of_every_boot(
+    stage: Acts, monkeypatch: pytest.MonkeyPatch, profile: str, changes: dict[str, Any], grows: bool
+) -> None:
+    """Three times the hosts: three times the words of each port, and every agent looks at each; or the same few messages."""
+    looked: set[str] = set()
+    look = Agent.update
+
+    async def seen(agent: Agent, message: PortsChanged) -> None:
+        looked.add(agent._host)
+        await look(agent, message)
+
+    monkeypatch.setattr(Agent, "update", seen)
+
+    def told(hosts: int) -> list[str]:
+        looked.clear()
+        return stage.play(profile, told_of_a_boot, {"compute.heal_instance_info_cache_interval": 0.0, **changes}, hosts=hosts)  # type: ignore[no-any-return]
+
+    few, looked_by_few = told(4), len(looked)
+    many, looked_by_many = told(12), len(looked)
+    fanned = [sum(subject.endswith(".ports") for subject in each) for each in (few, many)]
+    assert (fanned, looked_by_few, looked_by_many) == (([4, 12], 4, 12) if grows else ([0, 0], 0, 0))
+    rest = [[subject for subject in each if not subject.endswith(".ports")] for each in (few, many)]
+    assert rest[0] == rest[1] and len(rest[0]) <= 8
+
+
 @pytest.mark.parametrize("profile", ["story", "default"])
-def test_4_a_boot_is_the_same_messages_in_a_larger_cloud(stage: Acts, profile: str) -> None:
-    """Not even in the profile does it grow: nobody tells all agents of each port, and no list of all ports is written anew."""
+def test_4_a_boot_is_the_same_messages_among_more_servers(stage: Acts, profile: str) -> None:
+    """Who shares a network or group is told in gathered deltas, in either profile: no list of all ports is written anew."""
 
     async def work(cloud: Cloudlet) -> list[list[str]]:
         found = []
         for others in (8, 40):
             await all_active(cloud, await cloud.create(count=others), 400)
             await asyncio.sleep(30)  # until all hosts have been told who shares the network
-            wire = Wire(cloud)
-            [server_id] = await cloud.create()
-            await all_active(cloud, [server_id], 60)
-            host = (await cloud.server(server_id))["host"]
-            port = await port_of(cloud, server_id)
-            about = wire.about(server_id, port["id"], port["mac"], (await cloud.last_action(server_id))["id"])
-            # A host's question about its ports' groups names them all now and then, whatever is booted.
-            told = [subject for subject in about if not subject.endswith((".progress", ".get_security"))]
-            found.append(sorted(subject.replace(host, "host") for subject in told))
+            found.append(await told_of_a_boot(cloud))
         return found
 
     few, many = stage.play(profile, work, {"compute.heal_instance_info_cache_interval": 0.0}, hosts=8)
     assert many == few
-    assert len(many) <= 8
 
 
 # 5: polling and batching in series: seconds spent idle
@@ -178,30 +214,56 @@ def test_5_seconds_are_spent_on_constants(stage: Acts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "lost", "words"),
+    ("profile", "changes", "lost", "words"),
     [
-        ("story", LEVELS, "its network on host host-0: all else is done, `signalled` is not"),
-        ("story", "events", "its network on host host-0: all else is done, `signalled` is not"),
-        ("default", "", "its network on host host-0: all else is done, `wired` is not"),
+        ("story", {}, LEVELS, None),
+        ("story", {}, "events", None),
+        ("story", EYES, LEVELS, "its network on host host-0: all else is done, `signalled` is not"),
+        ("story", EYES, "events", "its network on host host-0: all else is done, `signalled` is not"),
+        ("default", {}, "", "its network on host host-0: all else is done, `wired` is not"),
     ],
+    ids=["story, no report", "story, no event", "story, explained, no report", "story, explained, no event", "default"],
 )
-def test_6_pileus_why_says_where_a_boot_waits(stage: Acts, profile: str, lost: str, words: str) -> None:
-    """In neither profile is it silent: that fault of the story's platform is not imitated."""
+def test_6_where_a_boot_waits(stage: Acts, profile: str, changes: dict[str, Any], lost: str, words: str | None) -> None:
+    """What `pileus why` is told, and the events of os-instance-actions."""
 
     async def work(cloud: Cloudlet) -> None:
         wire = Wire(cloud)
         wire.lose = lambda subject: lost in subject.split(".")
         [server_id] = await cloud.create()
         await asyncio.sleep(10)
-        action = await cloud.last_action(server_id)
-        assert words in str(_waiting(action, "host-0", 0))
-        assert {"accepted", "claimed", "addressed", "sent", "plugged", "paused"} <= set(action["stamps"])
-        assert "resumed" not in action["stamps"]
+        row = await cloud.last_action(server_id)
+        told = _action(row, await cloud.server(server_id), cloud.settings, 0)
+        done = {span["step"] for span in told["spans"]}
+        assert "resumed" not in row["stamps"]
+        if words is None:
+            assert told["explained"] is False
+            assert (told["waiting"], done, told["stamps"], told["details"], told["critical"]) == (None, set(), {}, {}, [])
+            assert not {"plugged", "paused", "wired"} & set(row["stamps"])  # nor is it written down
+            assert "nobody knows" in verdict(read(told))
+        else:
+            assert words in told["waiting"]
+            assert {"accepted", "claimed", "addressed", "sent", "plugged", "paused"} <= done
+            assert words in verdict(read(told))
 
-    stage.play(profile, work, {} if lost else {"simulated.wire": 60.0})
+    slow = {} if lost else {"simulated.wire": 60.0}
+    stage.play(profile, work, {**own(profile, "compute.explain"), **slow, **changes})
 
 
-def test_6_and_afterwards_what_it_waited_for(stage: Acts) -> None:
+@pytest.mark.parametrize(("profile", "changes", "told"), [("story", {}, False), ("story", EYES, True), ("default", {}, True)])
+def test_6_and_afterwards_what_it_waited_for(stage: Acts, profile: str, changes: dict[str, Any], told: bool) -> None:
+    async def work(cloud: Cloudlet) -> None:
+        [server_id] = await cloud.create()
+        await all_active(cloud, [server_id], 60)
+        row = await cloud.last_action(server_id)
+        shown = _action(row, await cloud.server(server_id), cloud.settings, 0)
+        assert ("wired" in {span["step"] for span in shown["spans"]}) is told
+        assert ("wired" in row["stamps"]) is told
+
+    stage.play(profile, work, {**own(profile, "compute.explain"), **changes})
+
+
+def test_6_a_timeout_has_a_cause_in_the_story_too(stage: Acts) -> None:
     async def work(cloud: Cloudlet) -> None:
         rest = Rest(cloud)
         cloud.events.swallow = 1
@@ -213,4 +275,4 @@ def test_6_and_afterwards_what_it_waited_for(stage: Acts) -> None:
         assert (failure["step"], failure["host"]) == ("signalled", "host-0")
         assert "no network-vif-plugged arrived within 300 s" in failure["cause"]
 
-    stage.play("story", work)
+    stage.play("story", work, own("story", "compute.explain"))

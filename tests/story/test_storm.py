@@ -79,7 +79,7 @@ class Storm:
                     await asyncio.sleep(0.2)
         except TimeoutError as stuck:
             raise AssertionError(f"{stuck} {lies}\n{self._said()}") from None
-        lost = [(server["id"], server["status"], server.get("fault", {}).get("message")) for server in found if server["status"] != "ACTIVE"]
+        lost = [(each["id"], each["status"], each.get("fault", {}).get("message")) for each in found if each["status"] != "ACTIVE"]
         assert (len(found) >= self.wanted, lost) == (True, []), f"{len(found)} of {self.wanted}\n{self._said()}"
 
     async def _now(self) -> tuple[int, int]:
@@ -88,7 +88,8 @@ class Storm:
         return active, waiting
 
     def _said(self) -> str:
-        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in sorted(self.cluster.folder.glob("*.log")))
+        logs = sorted(self.cluster.folder.glob("*.log"))
+        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs)
 
 
 async def storm(stack: AsyncExitStack, cluster: Cluster, *hosts: str, known: int = 1) -> Storm:

@@ -10,12 +10,16 @@ from pathlib import Path
 from tests.blackbox.cloud import running
 from tests.blackbox.test_callback import booted, steps
 
-QUICK = {"PILEUS_NETWORK__POLLING_INTERVAL": "0.2", "PILEUS_NETWORK__SEND_EVENTS_INTERVAL": "0.2"}
-"""Your own settings win over the profile: a test need not wait seconds for each turn."""
+OWN = {
+    "PILEUS_NETWORK__POLLING_INTERVAL": "0.2",
+    "PILEUS_NETWORK__SEND_EVENTS_INTERVAL": "0.2",
+    "PILEUS_COMPUTE__EXPLAIN": "true",
+}
+"""Your own settings win over the profile: a test need not wait seconds for each turn, and sees where a boot waited."""
 
 
 def test_a_cloud_of_the_story_makes_and_deletes_servers(tmp_path: Path) -> None:
-    with running(tmp_path, "--hosts", "2", "--profile", "story", **QUICK) as cloud:
+    with running(tmp_path, "--hosts", "2", "--profile", "story", **OWN) as cloud:
         admin = cloud.admin()
         servers = booted(admin, 4)
         assert [server["status"] for server in servers] == ["ACTIVE"] * 4

@@ -44,7 +44,9 @@ async def show_action(compute: Compute, call: Call) -> Reply:
         raise NotFound(f"Action {call.path['request']} not found")
     view = _view(call, row)
     if call.context.is_admin or call.since(2, 51):
-        view["events"] = [_event(call, server, event) for event in timelines.events(row, server["host"])]
+        told = compute.settings.compute.explain
+        events = timelines.events(row, server["host"]) if told else [timelines.whole(row, server["host"])]
+        view["events"] = [_event(call, server, event) for event in events]
     return Reply(body={"instanceAction": view})
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import pytest
 from sqlalchemy import update
 
 from pileus.compute import actions, outcomes
@@ -44,6 +46,21 @@ async def test_a_create_that_worked(api: Api, compute: Compute) -> None:
     for_admin = (await api.get(f"/servers/{server_id}/os-instance-actions/{action['request_id']}", token="admin"))["instanceAction"]
     paused = next(event for event in for_admin["events"] if event["event"] == "paused")
     assert (paused["host"], paused["traceback"], paused["details"]) == ("host1", None, None)
+
+
+@pytest.mark.parametrize(("state", "result", "message"), [("done", "Success", None), ("failed", "Error", "no network")])
+async def test_where_steps_are_not_told_an_action_is_one_event(
+    api: Api, compute: Compute, state: str, result: str, message: str | None
+) -> None:
+    told = compute.settings
+    compute.settings = msgspec.structs.replace(told, compute=msgspec.structs.replace(told.compute, explain=False))
+    server_id = await api.make()
+    await set_action(compute, state=state, stamps=STAMPS, finished_at=102.0, started_at=100.0, message=message)
+    (action,) = (await api.get(f"/servers/{server_id}/os-instance-actions"))["instanceActions"]
+    shown = (await api.get(f"/servers/{server_id}/os-instance-actions/{action['request_id']}"))["instanceAction"]
+    [event] = shown["events"]
+    assert (event["event"], event["result"], event["details"]) == ("create", result, message)
+    assert (event["start_time"], event["finish_time"]) == ("1970-01-01T00:01:40.000000", "1970-01-01T00:01:42.000000")
 
 
 async def test_a_failed_step_is_an_event_with_its_cause(api: Api, compute: Compute) -> None:
