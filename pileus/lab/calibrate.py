@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +20,8 @@ import msgspec
 
 import pileus
 from pileus.errors import StartupError
+from pileus.lab import switchend
+from pileus.lab.janitor import swept
 
 NAME = "calibration.json"
 PORTS = 40
@@ -112,10 +113,12 @@ async def measure(machine: dict[str, Any], tell: Callable[[str], None], *, ports
     missing = missing_for_real(Settings())
     if missing is not None:
         raise StartupError(f"a real switch cannot be measured here: {missing}")
-    with tempfile.TemporaryDirectory(prefix="pileus-calibrate-") as folder:
+    with swept(
+        memory=False, ending=lambda folder: switchend.command(folder / "switch")
+    ) as folder:  # a database on a disk, as hosts have it
         tell("Open vSwitch: ports, flows, members")
         async with asyncio.timeout(LIMIT):
-            steps = await _switch(Path(folder) / "switch", ports)
+            steps = await _switch(folder / "switch", ports)
     tell("PostgreSQL: statements")
     statement = await _statement()
     return Calibration(

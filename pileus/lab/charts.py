@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pileus.lab.markup import Markup, Node, tag
+from pileus.lab.markup import Markup, Node, short, tag
 
 ROW = 22
 AXIS = 20
@@ -223,6 +223,11 @@ def plot(picture: Plot) -> Markup:
     told = tag("title", picture.told)
     inner = tag("svg", told, *grid, *drawn, *marks, *_below(picture, top), class_="inner", role="img", aria_label=picture.told, **size)
     return tag("div", beside, inner, class_="plot")
+
+
+def durations(axis: Axis) -> list[str]:
+    """The words at the ticks of an axis of seconds."""
+    return [short(tick) for tick in axis.ticks]
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> Markup:

@@ -1,6 +1,8 @@
-"""What one create, one delete and one healing cost at light load: round trips by role, CPU, and how long a round trip holds its connection.
+"""What one create, one delete and one healing cost: round trips by role, CPU, and how long a round trip holds its connection.
 
-Measured on a site of its own before any case is: the model (physics.py) is fed by it and predicts what load will do.
+Measured on a site of its own before any case is: the model (physics.py) is fed by it and predicts what load will do. One by one they
+cost more than together, since turns, batches and looks are shared. So work is measured under loads, too, from light to as much as the
+cores can bear, on a site whose waiting parts are wide; nobody looks at how long anything takes there.
 """
 
 from __future__ import annotations
@@ -9,23 +11,32 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
 
-from pileus.lab.load import Create, Judge, Load
-from pileus.lab.physics import Costs, Trips
+from pileus.lab.cases import CHANGES, WORKERS
+from pileus.lab.load import Judge, Load
+from pileus.lab.physics import Costs, Cpu, Trips
 from pileus.lab.site import Site
 from pileus.settings import Database
 from pileus.store import Tx
 from pileus.store.postgresql import PostgresStore
 
-PROBED = 12
-"""Creates, deletes, and healings."""
+MORE_WORKERS = {"story": next(int(change.becomes) for change in CHANGES if change.key == WORKERS)}
+"""RPC processes of the cases that have many of them."""
+PROBED, HEALED = 12, 96
+"""Creates and deletes; healings, which come many together."""
 RATE = 2.0
-BUSY_RATES, BUSY_S = {"story": 4.0, "default": 25.0}, 5.0
-"""Creates a second, and as many deletes, that each profile bears with ease; for how long."""
+LIGHT = {"story": 3.0, "default": 20.0}
+"""Creates a second, and as many deletes, that each profile bears with ease."""
+LOAD_S = 8.0
+"""For how long a load is held."""
+NEARLY, FULL = 0.8, 1.3
+"""Of what the cores can bear by what is known so far: the second load, and the third. At a knee queues grow, and what queues comes in
+larger batches: so the last load is one that makes them grow, too."""
 IDLE = 3.0
 """Seconds in which what costs something by itself is looked at."""
 STATEMENTS, RUNS = 100, 8
@@ -35,7 +46,17 @@ REST = "network"
 """The proxy's name of the network API's REST."""
 
 _HEAL = "UPDATE compute_servers SET heal_at = $1 WHERE id = ANY($2)"
-_DUE = "SELECT count(*) FROM compute_servers WHERE heal_at <= $1 AND deleted_at IS NULL"
+_DUE = "SELECT count(*) FROM compute_servers WHERE (heal_at <= $1 OR refresh_at IS NOT NULL) AND deleted_at IS NULL"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One load. `rate`: pairs of a create and a delete a second, of the seconds until all of it had ended; round trips a second by role,
+    and cores, without those at rest."""
+
+    rate: float
+    trips: Trips
+    cores: float
 
 
 class Meter:
@@ -63,21 +84,17 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
     await site.quiet("worker", "network-api", "network-rpc", "hosts")
     trip = await statement_seconds(f"postgresql://pileus@127.0.0.1:{site.ports['network-rpc']}/{site.name}")
     tell(f"a statement holds its connection for {trip * 1000:.2f} ms")
-    meter = await Meter.start(site)
-    await asyncio.sleep(IDLE)
-    idle, idle_cpu, passed = await meter.read()
-    idle = {role: count / passed for role, count in idle.items()}
-    idle_cpu /= passed
+    idle, idle_cpu = await _at_rest(site)
 
-    async def costs(work: Any) -> tuple[Trips, float]:
+    async def costs(work: Any, number: int = PROBED) -> tuple[Trips, float]:
         started = await Meter.start(site)
         await work
         await site.settled()
         await asyncio.sleep(2.5)  # what follows, reports and events, belongs to it
         trips, cpu, seconds = await started.read()
         return (
-            {role: max(0.0, (count - idle[role] * seconds) / PROBED) for role, count in trips.items()},
-            max(0.0, (cpu - idle_cpu * seconds) / PROBED),
+            {role: max(0.0, (count - idle[role] * seconds) / number) for role, count in trips.items()},
+            max(0.0, (cpu - idle_cpu * seconds) / number),
         )
 
     load = Load(site, Judge(3600.0), lambda _: None)
@@ -93,25 +110,94 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
     tell(f"a create: {_words(create)}, {create_cpu * 1000:.0f} ms of CPU")
     delete, delete_cpu = await costs(_deletes(site, victims))
     tell(f"a delete: {_words(delete)}, {delete_cpu * 1000:.0f} ms of CPU")
-    heal, heal_cpu = await costs(_heals(site, (await site.alive())[:PROBED]))
+    healed = (await site.alive())[:HEALED]
+    heal, heal_cpu = await costs(_heals(site, healed), len(healed))
     tell(f"a healing: {_words(heal)}, {heal_cpu * 1000:.0f} ms of CPU")
-    busy = BUSY_RATES[site.case.profile]
-    started = await Meter.start(site)
-    count = (await load.rung(busy, BUSY_S, whole=True, deletes=busy)).created
-    await site.settled()
-    _, both, seconds = await started.read()
-    cheaper = min(1.0, max(0.0, both - idle_cpu * seconds) / count / max(create_cpu + delete_cpu, 1e-9))
-    create_cpu, delete_cpu = create_cpu * cheaper, delete_cpu * cheaper
-    tell(f"at {busy:g}/s a create takes {create_cpu * 1000:.0f} ms of CPU, a delete {delete_cpu * 1000:.0f}")
+    seen = await _loads(site, load, idle, idle_cpu, tell)
+    own, shared = fit([(each.rate, each.cores) for each in seen])
+    both = {role: fit([(each.rate, each.trips[role]) for each in seen]) for role in idle}
+    more_idle = more_shared = 0.0
+    more = MORE_WORKERS.get(site.case.profile, 1)
+    if more > 1:
+        await site.slow_down(**{WORKERS: more})
+        await site.quiet("network-rpc", "hosts")
+        rest, rest_cpu = await _at_rest(site)
+        wide = await _load(site, load, FULL * bearable(cores(), rest_cpu, seen), rest, rest_cpu)
+        more_idle = max(0.0, rest_cpu - idle_cpu) / (more - 1)
+        more_shared = max(0.0, wide.cores - own * wide.rate - shared) / (more - 1)
+        tell(f"{more} RPC processes take {(more - 1) * more_idle:.2f} cores more at rest, and {(more - 1) * more_shared:.2f} more at work")
+    part = create_cpu / max(create_cpu + delete_cpu, 1e-9)
+    of_create = {role: create[role] / max(create[role] + delete[role], 1e-9) for role in idle}
+    cpu = Cpu(own * part, own * (1 - part), heal_cpu, idle_cpu, shared, more_idle, more_shared)
+    tell(f"together a create takes {cpu.create * 1000:.0f} ms of CPU, a delete {cpu.delete * 1000:.0f}; what all share {shared:.2f} cores")
     return Costs(
-        create=create,
-        delete=delete,
+        create={role: own_trips * of_create[role] for role, (own_trips, _) in both.items()},
+        delete={role: own_trips * (1 - of_create[role]) for role, (own_trips, _) in both.items()},
         heal=heal,
-        cpu={"create": create_cpu, "delete": delete_cpu, "heal": heal_cpu, "idle": idle_cpu},
+        shared={role: shared_trips for role, (_, shared_trips) in both.items()},
+        cpu=cpu,
         trip_s=trip,
         wait_s=min(waits, default=0.0),
         slowest_s=max(waits, default=0.0),
         heal_requests=heal.get(REST, 0.0),
+        words=_measured(site, create_cpu + delete_cpu, seen, cpu, more),
+    )
+
+
+def fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(Rate, amount a second) → what each one costs, and what is there with any rate: the line through the lightest load and the heaviest,
+    neither part below 0."""
+    (low, low_y), (high, high_y) = min(points), max(points)
+    if high < 1.2 * low:  # nothing can be told apart
+        return high_y / max(high, 1e-9), 0.0
+    slope = min(max(0.0, (high_y - low_y) / (high - low)), high_y / high)
+    return slope, high_y - slope * high
+
+
+def bearable(cores: float, idle: float, seen: Sequence[Seen]) -> float:
+    """Pairs a second that fill the cores, by the loads seen so far; of one, as if nothing were shared."""
+    own, shared = fit([(each.rate, each.cores) for each in seen])
+    return max(cores - idle - shared, 0.1 * cores) / max(own, 1e-9)
+
+
+def cores() -> int:
+    return os.cpu_count() or 1
+
+
+async def _at_rest(site: Site) -> tuple[Trips, float]:
+    """Round trips a second by role, and cores, when nothing is asked for."""
+    meter = await Meter.start(site)
+    await asyncio.sleep(IDLE)
+    trips, cpu, passed = await meter.read()
+    return {role: count / passed for role, count in trips.items()}, cpu / passed
+
+
+async def _loads(site: Site, load: Load, idle: Trips, idle_cpu: float, tell: Callable[[str], None]) -> list[Seen]:
+    """A light one, then two nearer to what the cores can bear."""
+    found = [await _load(site, load, LIGHT[site.case.profile], idle, idle_cpu)]
+    for part in (NEARLY, FULL):
+        found.append(await _load(site, load, part * bearable(cores(), idle_cpu, found), idle, idle_cpu))
+    for each in found:
+        tell(f"at {each.rate:.1f}/s a create and a delete take {each.cores / each.rate * 1000:.0f} ms of CPU")
+    return found
+
+
+async def _load(site: Site, load: Load, rate: float, idle: Trips, idle_cpu: float) -> Seen:
+    meter = await Meter.start(site)
+    count = (await load.rung(rate, LOAD_S, whole=True, deletes=rate)).created
+    await site.settled()
+    trips, cpu, seconds = await meter.read()
+    above = {role: max(0.0, number / seconds - idle[role]) for role, number in trips.items()}
+    return Seen(count / seconds, above, max(0.0, cpu / seconds - idle_cpu))
+
+
+def _measured(site: Site, alone: float, seen: Sequence[Seen], cpu: Cpu, more: int) -> str:
+    loads = ", ".join(f"{each.cores / each.rate * 1000:.0f} ms at {each.rate:.1f}/s" for each in seen)
+    wider = f"; {more} RPC processes were measured at one load of these, too" if more > 1 else ""
+    return (
+        f"CPU of a create and a delete with the {site.case.profile} profile: {alone * 1000:.0f} ms one by one, {loads}, on a site with "
+        f"one RPC process, wide pools and no healing{wider}. The line through it: {(cpu.create + cpu.delete) * 1000:.0f} ms each and "
+        f"{cpu.shared:.2f} cores for what all share. How long servers took at these loads was not looked at."
     )
 
 
@@ -160,6 +246,3 @@ def _cpu(site: Site) -> float:
 
 def _words(trips: Trips) -> str:
     return ", ".join(f"{count:.0f} {role}" for role, count in trips.items() if count >= 0.5) or "nothing"
-
-
-__all__ = ["Costs", "Create", "Meter", "measure", "statement_seconds"]

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 
+from pileus.lab.proxy import Count
 from pileus.lab.site import Site
 from pileus.lab.wire import Wire
 
@@ -22,7 +23,18 @@ WAITS = {
 }
 """Figure → whose histogram it is the mean of."""
 HEALED = 'pileus_compute_cache_reads_total{outcome="read",why="healing"}'
+TOLD = 'pileus_compute_cache_reads_total{outcome="read",why="event"}'
 BLOCKED = "pileus_agent_blocked_seconds_total"
+NETWORK = "network"
+"""The proxy's name of the network API's REST."""
+OF_READING = (
+    re.compile(r"GET .*/floatingips\?"),
+    re.compile(r"GET .*/ports\?device_owner&network_id$"),
+    re.compile(r"GET .*/subnets\?id$"),
+    re.compile(r"GET .*/networks/\{id\}\?fields$"),
+)
+"""Kinds of requests that are made for nothing but reading a cache anew (pileus/compute/neutron_healing.py)."""
+LAST_OF_READING = OF_READING[-1]
 
 
 async def read(site: Site) -> dict[str, Sample]:
@@ -62,8 +74,8 @@ def parsed(text: str) -> Sample:
     return found
 
 
-def figures(before: Mapping[str, Sample], after: Mapping[str, Sample], *, seconds: float, hosts: int, heal_requests: float) -> Sample:
-    """What the parts measured between two samples. `seconds` passed; `heal_requests`: REST requests of healing one server."""
+def figures(before: Mapping[str, Sample], after: Mapping[str, Sample], *, seconds: float, hosts: int) -> Sample:
+    """What the parts measured between two samples. `seconds` passed."""
 
     def delta(role: str, name: str) -> float:
         return max(0.0, after.get(role, {}).get(name, 0.0) - before.get(role, {}).get(name, 0.0))
@@ -77,7 +89,24 @@ def figures(before: Mapping[str, Sample], after: Mapping[str, Sample], *, second
         found["rpc_wait_s"] = found.get("rpc_details_s", 0.0) + found.get("rpc_report_s", 0.0)
     minutes = max(seconds, 1e-9) / 60
     found["agent_blocked_s"] = delta("hosts", BLOCKED) / hosts / minutes
-    healed = delta("worker", HEALED) / minutes
-    found["healed_per_min"] = healed
-    found["heal_requests_per_min"] = healed * heal_requests
+    found["healed_per_min"] = delta("worker", HEALED) / minutes
+    found["read_for_events_per_min"] = delta("worker", TOLD) / minutes
     return found
+
+
+def requests(before: Mapping[str, Count], after: Mapping[str, Count], *, seconds: float, healed: float) -> Sample:
+    """REST requests a minute to the network API, as the proxy counted them: all, and those of healing. `healed`: the part of the caches
+    read anew that nobody had said to be stale; the others are read in the same requests.
+
+    Four of the six requests that read a cache (one port, one address) nobody makes for anything else; the other two, its ports and their
+    networks, look like a boot's, and there is one of each for every last request of a reading.
+    """
+    minutes = max(seconds, 1e-9) / 60
+    old, new = (counts.get(NETWORK, Count()).kinds for counts in (before, after))
+    kinds = {kind: number - old.get(kind, 0) for kind, number in new.items()}
+    own = sum(number for kind, number in kinds.items() if any(word.match(kind) for word in OF_READING))
+    readings = sum(number for kind, number in kinds.items() if LAST_OF_READING.match(kind))
+    return {
+        "rest_requests_per_min": sum(kinds.values()) / minutes,
+        "heal_requests_per_min": (own + 2 * readings) / minutes * healed,
+    }

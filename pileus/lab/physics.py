@@ -3,7 +3,10 @@
 A station is a number of servers in the sense of queues: connections, build slots, agents' loops, cores. A create, and the delete that
 keeps the population as it is, each hold one of them for some seconds; healing and restarts hold some all the time. By Little's law
 (held on average = rate × seconds held) a station is full at the rate at which all of it is held; the smallest of these rates is the knee.
-Costs are of light load: statements counted, each as long as it takes here with the round trip that is added.
+Costs are counted, statements and CPU, at two loads on a cloud whose waiting parts are wide: what grows with the load is a boot's own, what
+does not (turns of loops, batches, looks) is shared by all that comes. A statement takes as long as here with the round trip that is added.
+
+Past that rate queues grow as long as the load is held. How far past it a load is still good depends on how a queue is stood in: see `past`.
 """
 
 from __future__ import annotations
@@ -18,33 +21,45 @@ from pileus.lab import cases
 from pileus.lab.cases import Case, value
 from pileus.lab.site import API_WORKERS
 
-RPC_PASSES = 5.0
-"""The agent's question, its report, and the notifier's three transactions (look, take, settle), which use the same connections."""
-CPU_PASSES = 10.0
-"""Processes that a boot goes through one after the other, some of them twice. Where builds are limited in all (`compute.max_builds`)
-the others wait once, for their turn, and what is being built waits for nothing."""
-
 Trips = dict[str, float]
 """Role → round trips to the database."""
 
 
+class Cpu(msgspec.Struct, frozen=True):
+    """CPU of all processes, the load generator's with them. `create`, `delete`, `heal`: seconds of one. Cores: `idle` at rest, `shared` by
+    all work that there is, however much, both with one RPC process; `more_idle`, `more_shared`: of each further one."""
+
+    create: float
+    delete: float
+    heal: float
+    idle: float
+    shared: float = 0.0
+    more_idle: float = 0.0
+    more_shared: float = 0.0
+
+    def taken(self, workers: int) -> float:
+        """Cores that are taken whatever the rate, with so many RPC processes."""
+        return self.idle + self.shared + (workers - 1) * (self.more_idle + self.more_shared)
+
+
 class Costs(msgspec.Struct, frozen=True):
-    """What one of each costs, of a profile at light load. Seconds, and round trips by role."""
+    """What one of each costs, of a profile. Seconds, and round trips by role; `shared`: round trips a second that work makes, however much
+    there is of it. `words`: how that was measured, in a sentence."""
 
     create: Trips
     delete: Trips
     heal: Trips
-    cpu: dict[str, float]
-    """`create`, `delete` (with some load: what comes together costs less), `heal`: CPU seconds of all processes; `idle`: cores in use when
-    nothing happens."""
+    shared: Trips
+    cpu: Cpu
     trip_s: float
     """One round trip, as who holds the connection waits for it."""
     wait_s: float
-    """From POST to ACTIVE, the median."""
+    """From POST to ACTIVE at light load, the median."""
     slowest_s: float
     """The slowest of them: where a turn of a loop and a batch are waited for, each boot waits for another part of them."""
     heal_requests: float
     """REST requests of healing one server."""
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class World:
 @dataclass(frozen=True)
 class Station:
     """`servers`: how many there are; `held`: how many of them something else holds all the time; `create_s`, `delete_s`: seconds that one
-    is held. `words`: how it comes to that. `passes`: how often a boot stands in its queue, and so waits for all of it."""
+    is held. `words`: how it comes to that. `once`: a boot stands in its queue once, first come first served; else again and again."""
 
     name: str
     servers: float
@@ -72,7 +87,7 @@ class Station:
     delete_s: float
     held: float
     words: str
-    passes: float = 1.0
+    once: bool = False
     most_deletes: float = math.inf
     """A second, while creates are under way."""
 
@@ -87,7 +102,23 @@ class Station:
 
     def knee(self, room_s: float, rung_s: float) -> float:
         """The rate at which its queue, within the seconds of a rung, makes a boot wait for `room_s` and no longer."""
-        return self.full_at * (1 + room_s / self.passes / rung_s)
+        return self.full_at * past(room_s / rung_s, once=self.once)
+
+
+def past(wait: float, *, once: bool) -> float:
+    """Times its full rate that a station may be loaded for a while, until somebody waits for the part `wait` of that while.
+
+    First come, first served: what is too much stands behind, so after the time T with ρ times the full rate a wait is (ρ - 1) T. Where
+    all that is under way is served in turns (a boot comes back to the queue, or shares the cores), work is spent on what is not finished
+    in time, and nearly twice as much is under way: of those in the system y = ρ (1 - e^-y) times the full rate, a second, grow, and a
+    wait is y/ρ of T. So ρ = -ln(1 - w) / w. Waits longer than half of T end after the load has, and grow with it as the others'.
+    """
+    if wait <= 0:
+        return 1.0
+    if once:
+        return 1.0 + wait
+    share = min(wait, 0.5)
+    return -math.log1p(-share) / share + wait - share
 
 
 @dataclass(frozen=True)
@@ -126,15 +157,14 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
             rpc,
             c * trip,
             d * trip,
-            0.0,
+            costs.shared.get("network-rpc", 0.0) * trip,
             f"{c:.0f} round trips a boot and {d:.0f} a delete × {trip * 1000:.2f} ms = {(c + d) * trip:.3f} s of a connection; there are "
             f"{workers} × min({pool}, {threads}) = {rpc}",
-            RPC_PASSES,
         )
     )
     c, d, h = (trips.get("network-api", 0.0) for trips in (costs.create, costs.delete, costs.heal))
     if c:
-        held = heals * h * trip
+        held = (costs.shared.get("network-api", 0.0) + heals * h) * trip
         found.append(
             Station(
                 "network API",
@@ -143,9 +173,8 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
                 d * trip,
                 held,
                 f"{c:.0f} round trips a boot and {d:.0f} a delete × {trip * 1000:.2f} ms = {(c + d) * trip:.3f} s of a connection; there "
-                f"are {API_WORKERS} × {pool} = {API_WORKERS * pool}, and healing {heals:.1f} servers a second × {h:.0f} round trips holds "
-                f"{held:.2f}",
-                max(1.0, costs.create.get("network", 0.0)),
+                f"are {API_WORKERS} × {pool} = {API_WORKERS * pool}, of which healing {heals:.1f} servers a second × {h:.0f} round trips "
+                f"and what all boots share hold {held:.2f}",
             )
         )
     slots = world.hosts * int(value(case, "compute.max_concurrent_builds"))
@@ -158,22 +187,24 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
                 0.0,
                 0.0,
                 f"{world.hosts} hosts × {slots // world.hosts} slots, each held for {costs.wait_s:.2f} s",
+                once=True,
             )
         )
     if value(case, "network.agent_loop") == "serial":
         found.append(_agents(case, costs, world))
     cpu = costs.cpu
-    held = cpu["idle"] + heals * cpu["heal"]
+    taken, healing = cpu.taken(workers), heals * cpu.heal
     found.append(
         Station(
             "CPU",
             world.cores,
-            cpu["create"],
-            cpu["delete"],
-            held,
-            f"{cpu['create'] * 1000:.0f} ms of CPU a boot and {cpu['delete'] * 1000:.0f} a delete, on {world.cores} cores of which "
-            f"{held:.2f} are taken (healing: {heals * cpu['heal']:.2f})",
-            1.0 if value(case, "compute.max_builds") else CPU_PASSES,
+            cpu.create,
+            cpu.delete,
+            taken + healing,
+            f"{cpu.create * 1000:.0f} ms of CPU a boot and {cpu.delete * 1000:.0f} a delete, on {world.cores} cores of which "
+            f"{taken:.2f} are taken by what all share (turns, batches, {workers} RPC process{'es' if workers > 1 else ''}) and "
+            f"{healing:.2f} by healing",
+            bool(value(case, "compute.max_builds")),  # builds are limited in all: the others wait once, for their turn
             float(value(case, "compute.deletes_beside_creates")) or math.inf,
         )
     )
@@ -194,6 +225,7 @@ def _agents(case: Case, costs: Costs, world: World) -> Station:
         0.0,
         f"a port keeps an agent's loop for {asks + world.wire_s:.3f} s, its removal ({deletion}){beside} for {flows:.4f} s; there are "
         f"{world.hosts} loops",
+        once=True,
     )
 
 
@@ -202,10 +234,10 @@ def predict(case: Case, costs: Costs, world: World) -> Prediction:
     room = max(0.0, world.plug_timeout_s / 2 - costs.slowest_s)
     limit = min(found, key=lambda station: station.knee(room, world.rung_s))
     knee = limit.knee(room, world.rung_s)
-    times = f", and a boot stands in it {limit.passes:.0f} times," if limit.passes > 1 else ""
+    how = "first come, first served" if limit.once else "all served in turns"
     arithmetic = (
-        f"{limit.words}: full at {limit.full_at:.2f}/s. In {world.rung_s:g} s its queue grows{times} until {room:.1f} s more make p99 "
-        f"more than {world.plug_timeout_s / 2:g} s: {knee:.2f}/s"
+        f"{limit.words}: full at {limit.full_at:.2f}/s. Held for {world.rung_s:g} s, {knee / max(limit.full_at, 1e-9):.2f} times that "
+        f"({how}) makes a boot wait {room:.1f} s more, and p99 is {world.plug_timeout_s / 2:g} s: {knee:.2f}/s"
     )
     return Prediction(knee, limit.full_at, limit.name, arithmetic, found)
 

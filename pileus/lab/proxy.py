@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import struct
 import sys
 import time
@@ -32,6 +33,8 @@ COUNTS = "counts"
 NEAR = 20e-6
 """Seconds before its time that a message may go, rather than wait for a timer of its own."""
 CONNECT_LIMIT = 10.0
+METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ", b"PATCH ", b"HEAD ")
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 _CLOCK_MONOTONIC, _NONBLOCK, _CLOEXEC, _ABSTIME = 1, 0o4000, 0o2000000, 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +46,16 @@ class Count(msgspec.Struct):
     trips: int = 0
     seconds: float = 0.0
     open: int = 0
+    kinds: dict[str, int] = {}
+    """Of what is HTTP: method, path without ids, and the names of what is asked for in its query → questions."""
+
+
+def kind(data: bytes) -> str:
+    """Of a request, by its first line."""
+    method, _, rest = data.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+    path, _, query = rest.partition(" ")[0].partition("?")
+    names = sorted({word.partition("=")[0] for word in query.split("&")} - {""})
+    return f"{method} {_ID.sub('{id}', path)}{'?' if names else ''}{'&'.join(names)}"
 
 
 class Timer:
@@ -167,6 +180,9 @@ class Asker(End):
         if not self._asked_at:
             self._asked_at = time.monotonic()
             self._count.trips += 1
+            if data.startswith(METHODS):
+                told = kind(data)
+                self._count.kinds[told] = self._count.kinds.get(told, 0) + 1
         if self.other is not None:
             self._wire.send(self.other, data)
 

@@ -123,10 +123,10 @@ class Site:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def slow_down(self) -> None:
-        """The RPC processes that the hosts' start was given make way for the case's own."""
+    async def slow_down(self, **settings: Any) -> None:
+        """The RPC processes that the hosts' start was given make way for the case's own; `settings` for them alone."""
         self.processes["network-rpc"].kill()
-        await self._begin("network-rpc")
+        await self._begin("network-rpc", **settings)
 
     async def make_network(self) -> str:
         """One that has room for all; its id."""

@@ -33,7 +33,9 @@ from pileus.lab.results import Experiment, Rung
 from pileus.lab.site import Site, fill
 
 STEP = 1.25
-"""From one load to the next."""
+"""From one load to the next, until one is good and the next is not."""
+NEAR = 1.13
+"""Then between them: so far apart are the knee and the lowest load that was not good, at most."""
 FIRST = 0.9
 """Of the prediction: the first load that is tried."""
 BREAKS, HARDER = 1.25, 1.15
@@ -143,7 +145,7 @@ async def run(options: Options, calibration: Calibration, tell: Tell) -> Experim
         plug_timeout_s=options.plug_timeout,
         real=words.real(lab.world),
         simulated=words.simulated(calibration),
-        added=words.added(lab.costs.get("story"), options.round_trip, options.shortened),
+        added=words.added(lab.costs, options.round_trip, options.shortened),
         cases=found,
     )
 
@@ -174,12 +176,12 @@ def _case(name: str) -> Case:
 
 
 async def _cost(lab: Lab, chosen: Sequence[Case]) -> None:
-    """What things cost at light load, for each profile that is asked for."""
+    """What things cost, for each profile that is asked for."""
     for name in ("all", "default"):
         case = cases.BY_NAME[name]
         if any(each.profile == case.profile for each in chosen):
-            lab.tell("", f"what a boot costs with the {case.profile} profile is measured, one by one")
-            roomy = {cases.HEAL: costs.NEVER, "compute.heal_scope": "all", cases.WORKERS: 2, cases.POOL: 10}
+            lab.tell("", f"what a boot costs with the {case.profile} profile is measured")
+            roomy = {cases.HEAL: costs.NEVER, "compute.heal_scope": "all", cases.WORKERS: 1}
             async with lab.site(case, **roomy) as site:
                 lab.costs[case.profile] = await costs.measure(site, lambda text: lab.tell("", text))
 
@@ -216,8 +218,7 @@ async def _one(lab: Lab, case: Case) -> Found:
             await runner.open_the_story()
         else:
             await runner.at_load()
-            if case.name not in {each.name for each in cases.RESTARTS}:
-                await runner.climb()
+            await runner.climb()
     return runner.found()
 
 
@@ -260,21 +261,29 @@ class _Runner:
             await self._rung(MANY * load, self._lab.options.rung_s, deletes=load)
 
     async def climb(self) -> None:
-        """Loads in steps until the highest good one has a bad one above it."""
-        tried = [rung.rate_per_s for rung in self._rungs]
-        rate = max([FIRST * self._told.knee, *[rung.rate_per_s * STEP for rung in self._rungs if rung.good]])
-        lowest_bad = min([rung.rate_per_s for rung in self._rungs if not rung.good], default=math.inf)
-        rate = min(rate, lowest_bad / STEP)
-        for _ in range(MOST_RUNGS - len(tried)):
-            rung = await self._rung(rate, self._lab.options.rung_s)
-            good = [each.rate_per_s for each in self._rungs if each.good]
-            bad = [each.rate_per_s for each in self._rungs if not each.good]
-            if good and bad:
-                if min(bad) / max(good) <= STEP * 1.05 or max(good) >= min(bad):
-                    return
-                rate = min(max(good) * STEP, math.sqrt(max(good) * min(bad)))
-            else:
-                rate = rate * STEP if rung.good else rate / STEP
+        """Loads in steps until one is good and the next is not, then between these two."""
+        for _ in range(MOST_RUNGS - len(self._rungs)):
+            rate = self._next()
+            if rate is None:
+                return
+            await self._rung(rate, self._lab.options.rung_s)
+
+    def _next(self) -> float | None:
+        """The rate of the next load; None: the knee is found."""
+        good, bad = max([rung.rate_per_s for rung in self._rungs if rung.good], default=0.0), self._bad()
+        wanted = FIRST * self._told.knee
+        if not good and bad == math.inf:  # what is not good for longer may be good for a while, but not much more is
+            return min([wanted, *(rung.rate_per_s for rung in self._rungs if not rung.good)])
+        if good >= bad:  # a load that was good, and a lower one that was not: the machine did something else meanwhile
+            return None
+        if bad == math.inf:
+            return max(wanted, good * STEP)
+        if not good:
+            return min(wanted, bad / STEP)
+        if bad / good <= NEAR:
+            return None
+        between = math.sqrt(good * bad)
+        return between if bad / good <= STEP * STEP else min(max(wanted, good * STEP), bad / STEP)
 
     def found(self) -> Found:
         """What the case came to."""
@@ -301,18 +310,23 @@ class _Runner:
         )
 
     def _knee(self) -> float:
-        bad = min([rung.rate_per_s for rung in self._rungs if not rung.good], default=math.inf)
+        bad = self._bad()
         return max([rung.rate_per_s for rung in self._rungs if rung.good and rung.rate_per_s < bad], default=0.0)
+
+    def _bad(self) -> float:
+        """The lowest load that was not good, of those held no longer than a load that looks for the knee: in more time queues grow more."""
+        longest = 1.05 * self._lab.options.rung_s
+        return min([rung.rate_per_s for rung in self._rungs if not rung.good and rung.seconds <= longest], default=math.inf)
 
     async def _rung(self, rate: float, seconds: float, *, whole: bool = False, deletes: float | None = None) -> Rung:
         if self._rungs and not await self._load.calm(2 * self._lab.options.plug_timeout + CALM):
             await self._fresh()
-        before, begun = await metrics.read(self._site), time.monotonic()
+        before, asked, begun = await metrics.read(self._site), await self._site.counts(), time.monotonic()
         rung = await self._load.rung(rate, seconds, whole=whole, deletes=deletes)
-        after = await metrics.read(self._site)
-        heal_requests = self._lab.costs[self._case.profile].heal_requests
-        passed = time.monotonic() - begun
-        said = metrics.figures(before, after, seconds=passed, hosts=self._lab.world.hosts, heal_requests=heal_requests)
+        after, heard, passed = await metrics.read(self._site), await self._site.counts(), time.monotonic() - begun
+        said = metrics.figures(before, after, seconds=passed, hosts=self._lab.world.hosts)
+        read = said["healed_per_min"] + said["read_for_events_per_min"]
+        said |= metrics.requests(asked, heard, seconds=passed, healed=said["healed_per_min"] / max(read, 1e-9))
         rung = msgspec.structs.replace(rung, figures=said)
         self._rungs.append(rung)
         self._lab.tell(self._case.name, words.of_rung(rung))

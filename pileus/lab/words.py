@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pileus.lab import cases
 from pileus.lab.calibrate import Calibration
@@ -31,7 +31,9 @@ def simulated(calibration: Calibration) -> list[str]:
     ]
 
 
-def added(costs: Costs | None, round_trip: float, shortened: Sequence[str]) -> list[str]:
+def added(known: Mapping[str, Costs], round_trip: float, shortened: Sequence[str]) -> list[str]:
+    """`known`: by profile. What predictions are made from is said, too."""
+    costs = known.get("story")
     found = [
         f"{round_trip * 1000:g} ms more for each round trip to the database and of each REST request between compute and network, by a "
         "proxy that keeps the order of messages.",
@@ -45,7 +47,7 @@ def added(costs: Costs | None, round_trip: float, shortened: Sequence[str]) -> l
             f"trips there and {api:.0f} here, and healing a server {costs.heal.get('network-api', 0.0):.0f} in "
             f"{costs.heal_requests:.0f} requests."
         )
-    return [*found, *shortened]
+    return [*found, *(each.words for each in known.values()), *shortened]
 
 
 def of_rung(rung: Rung) -> str:

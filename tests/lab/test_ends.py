@@ -15,10 +15,14 @@ import asyncpg
 import pytest
 
 from pileus.errors import StartupError
+from pileus.host import privileged
+from pileus.host.switch import daemons
+from pileus.hosts import missing_for_real
 from pileus.lab import postgresql
 from pileus.lab.janitor import MEMORY, swept
 from pileus.lab.nats import NatsServer
 from pileus.lab.postgresql import PostgresServer
+from pileus.settings import Settings
 
 LIMIT = 60.0
 STORY = (sys.executable, "-m", "pileus", "lab", "story", "--plug-timeout", "5", "--servers", "20", "--hosts", "2", "--cases", "default")
@@ -119,6 +123,37 @@ def test_a_story_that_is_ended_in_the_middle_leaves_nothing(number: signal.Signa
     assert "Traceback" not in log.read_text()
     until(lambda: not folder.exists(), "the folder is left")
     until(lambda: not of_lab(folder), "processes are left")
+
+
+SWITCH = """
+import asyncio, time
+from pathlib import Path
+from pileus.host.switch.openvswitch import OpenVSwitch
+from pileus.lab import switchend
+from pileus.lab.janitor import swept
+from pileus.settings import Host
+
+async def go(folder):
+    await OpenVSwitch(folder / "switch", Host()).start()
+    print(folder, flush=True)
+    await asyncio.sleep(600)
+
+with swept(memory=False, ending=lambda folder: switchend.command(folder / "switch")) as folder:
+    asyncio.run(go(folder))
+"""
+
+
+@pytest.mark.skipif(missing_for_real(Settings()) is not None, reason="root and Open vSwitch")
+def test_a_switch_does_not_outlive_a_calibration_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", SWITCH], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        folder = Path(owner.stdout.readline().strip())
+        pids = [daemons.pid_of(folder / "switch", program) for program in ("ovs-vswitchd", "ovsdb-server")]
+        namespace = daemons.namespace_name(folder / "switch")
+        assert all(pids) and privileged.namespace_exists(namespace)
+        owner.kill()
+    until(lambda: not any(alive(pid) for pid in pids if pid), "the switch outlived its owner")
+    until(lambda: not folder.exists() and not privileged.namespace_exists(namespace), "its folder or namespace is left")
 
 
 def test_engines_that_are_not_installed_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

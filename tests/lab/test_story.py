@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from pileus.lab import calibrate, story, words
 from pileus.lab.cases import BY_NAME, Case
 from pileus.lab.ground import Ground, Size
 from pileus.lab.results import Rung
-from pileus.lab.story import FIRST, STEP, Lab, Options, _Runner
+from pileus.lab.story import FIRST, NEAR, STEP, Lab, Options, _Runner
 from pileus.profiles import STORY
 from tests.lab.test_physics import COSTS, WORLD
 
@@ -55,7 +56,7 @@ def imaginary(folder: Path, **options: Any) -> Lab:
 
 
 @given(factor=st.floats(0.2, 4.0), name=st.sampled_from(["start", "rpc", "all", "default"]))
-async def test_a_climb_brackets_the_knee_by_one_step(factor: float, name: str) -> None:
+async def test_a_climb_brackets_the_knee(factor: float, name: str) -> None:
     made = imaginary(Path("/nowhere"))
     case = BY_NAME[name]
     truth = made.predict(case).knee * factor
@@ -65,7 +66,7 @@ async def test_a_climb_brackets_the_knee_by_one_step(factor: float, name: str) -
     assert runner.tried[0] == pytest.approx(FIRST * made.predict(case).knee)
     assert found.knee_per_s <= truth
     above = min(rate for rate in runner.tried if rate > truth)
-    assert above / found.knee_per_s <= STEP * 1.06
+    assert above / found.knee_per_s <= (NEAR if 1 / STEP**3 < factor < STEP**3 else STEP) * 1.001
     assert len(runner.tried) <= story.MOST_RUNGS
 
 
@@ -95,7 +96,7 @@ async def test_a_climb_begins_between_what_is_known(lab: Lab) -> None:
     runner = Imagined(lab, BY_NAME["start"], 3.0, math.inf)
     await runner.at_load()
     await runner.climb()
-    assert max(runner.tried[1:]) < 4.0
+    assert max(runner.tried[1:]) <= 4.0
     assert 3.0 / STEP <= runner.found().knee_per_s <= 3.0
 
 
@@ -119,11 +120,12 @@ def test_hosts_are_enough_for_a_queue_as_long_as_the_timeout() -> None:
 def test_the_report_says_what_was_real_simulated_and_added() -> None:
     assert any("PostgreSQL" in each for each in words.real(WORLD))
     assert any("Open vSwitch" in each for each in words.simulated(CALIBRATION))
-    told = " ".join(words.added(COSTS, 0.001, ["shorter"]))
+    told = " ".join(words.added({"story": msgspec.structs.replace(COSTS, words="CPU was measured.")}, 0.001, ["shorter"]))
     costs = {choice.key: choice.value for choice in STORY}
     assert f"({costs['network.rpc_statements']} a port in its RPC server, {costs['network.api_statements']} a request of its API)" in told
     assert "1 ms more for each round trip" in told
     assert "137" in told
+    assert "CPU was measured." in told
     assert told.endswith("shorter")
 
 
