@@ -48,12 +48,12 @@ async def down(cloud: Cloudlet, name: str) -> bool:
     return not hosts.is_up(row, cloud.settings.compute)
 
 
-async def force_down(cloud: Cloudlet, name: str) -> None:
+async def force_down(cloud: Cloudlet, name: str, *, forced: bool = True) -> None:
     """By an administrator's word: on a busy machine a host that is only silent may be given the benefit of the doubt in between, and one
     that is not may be taken for dead."""
     row = await cloud.store.read(hosts.by_name, name)
     assert row is not None
-    await cloud.store.write(hosts.change, row["service_id"], forced_down=True)
+    await cloud.store.write(hosts.change, row["service_id"], forced_down=forced)
 
 
 async def up(cloud: Cloudlet, name: str) -> bool:
@@ -227,6 +227,13 @@ async def test_a_host_that_returns_keeps_its_guest_until_the_evacuation_is_done(
         server = await cloud.settled(server_id)
         assert (server["vm_state"], server["host"]) == ("error", old)
         assert running(cloud, server_id) == [old] and worlds[server_id].generation == before["generation"]
+        await force_down(cloud, old, forced=False)
+        await cloud.compute.act(USER, server_id, "reboot_hard")
+        server = await cloud.settled(server_id)
+        assert (server["vm_state"], server["host"]) == ("active", old)
+        assert running(cloud, server_id) == [old] and worlds[server_id].boots == 2
+        assert any(port.wired for port in cloud.ports[old].ports.values())
+        await force_down(cloud, old)
         await cloud.compute.evacuate(ADMIN, server_id, Wish())
         server = await cloud.settled(server_id)
         assert (server["vm_state"], server["host"]) == ("active", new)
