@@ -439,12 +439,14 @@ class AddressSet(msgspec.Struct, frozen=True):
 class SecurityRequest(msgspec.Struct, frozen=True):
     """Network agent → network rpc worker (`get_security`): what have the groups of my ports, and the sets that their rules name?
     Each by id with the version that the host knows, -1 for none. The list is all that the host is to be told of from now on.
-    `ports`: now and then also which groups each port there has, None where port security is off."""
+    `ports`: now and then also which groups each port there has, None where port security is off. `number`: larger with each question
+    of a host; what one ends that comes after a later one stays as it is."""
 
     host: str
     groups: dict[str, int]
     sets: dict[str, int]
     ports: dict[str, list[str] | None] = msgspec.field(default_factory=dict)
+    number: float = 0.0
 
 
 class Security(msgspec.Struct, frozen=True):

@@ -88,6 +88,7 @@ class SecurityGroups:
         self._filters: dict[tuple[str, ...], Filter] = {}
         self._asks = asyncio.Event()
         self._heard_of = False
+        self._number = 0.0
         self._stale_sets: set[str] = set()
         switch_sets.follow(self._addresses_of)
 
@@ -204,7 +205,7 @@ class SecurityGroups:
         groups = {group_id: group.version for group_id, group in self._groups.items()}
         sets = {set_id: known.version for set_id, known in self._sets.items()}
         ports = {port_id: None if port_id in self._open else list(groups) for port_id, groups in self._ports.items()} if whole else {}
-        question = SecurityRequest(self._host, groups, sets, ports)
+        question = SecurityRequest(self._host, groups, sets, ports, self._next_number())
         answer = await self._bus.request(from_host(self._host, SECURITY), question, Security, timeout=limit)
         self._heard_of = bool(groups)
         for told in answer.groups:
@@ -219,6 +220,11 @@ class SecurityGroups:
         self._want_unknown(sets)
         if answer.ports:
             self._others(answer.ports)
+
+    def _next_number(self) -> float:
+        """Of a question: the time (s), so that those of a process come after those of the one before it."""
+        self._number = max(time.time(), self._number + 1e-3)
+        return self._number
 
     def _take_rules(self, group: _Group, told: GroupRules) -> None:
         group.version = told.version

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import bindparam, case, null, or_, select, update
 
 from pileus.errors import Conflict
-from pileus.network import agents, members, outbox, readiness
+from pileus.network import agents, members, readiness
 from pileus.network.config import Config
 from pileus.network.readiness import Event, State
 from pileus.network.segments import TUNNELS
@@ -42,22 +44,37 @@ def unbound(before: State, *, admin_up: bool) -> dict[str, Any]:
     return _columns(after, admin_up) | {"binding_key": "", "cause": ""}
 
 
-def move(tx: Tx, config: Config, port: Row, network: Row, host: str) -> None:
-    """Bookkeeping of a binding that changes to `host` (empty: ends). What compute had still to be told is overtaken."""
-    outbox.drop(tx, config, [port["id"]])
-    if port["host"] == host:
-        return
-    if port["host"]:
-        vacate(tx, network, port["host"])
-    if host:
-        occupy(tx, network, host)
+def move(tx: Tx, moves: Iterable[tuple[Row, str, str]]) -> None:
+    """Bookkeeping of bindings that change, each on a network, from one host to another (empty: none): by network, and there by host.
+    Raises Conflict where a network cannot be on a host."""
+    found: dict[str, tuple[Row, Counter[str], Counter[str]]] = {}
+    for network, before, after in moves:
+        if before != after:
+            _, left, come = found.setdefault(network["id"], (network, Counter(), Counter()))
+            left.update([before] if before else [])
+            come.update([after] if after else [])
+    for _, (network, left, come) in sorted(found.items()):
+        if network["type"] in TUNNELS:
+            _move_members(tx, network["id"], left, come)
+            continue
+        if left:
+            _vacate(tx, network, left.total())
+        for host in come.elements():
+            _occupy(tx, network, host)
 
 
-def occupy(tx: Tx, network: Row, host: str) -> None:
-    """One more port of the network is bound on the host. Raises Conflict where the network cannot be there."""
-    if network["type"] in TUNNELS:
-        members.enter(tx, network["id"], host, _said(tx, host).get("tunneling_ip"))
-    elif network["type"] == "local":
+def _move_members(tx: Tx, network_id: str, left: Counter[str], come: Counter[str]) -> None:
+    addresses = {host: _said(tx, host).get("tunneling_ip") for host in come}
+    if left and come:
+        members.hold(tx, network_id, {*left, *come}, alone="" in addresses.values())
+    for host, ports in sorted(left.items()):
+        members.leave(tx, network_id, host, ports)
+    for host in sorted(come.elements()):
+        members.enter(tx, network_id, host, addresses[host])
+
+
+def _occupy(tx: Tx, network: Row, host: str) -> None:
+    if network["type"] == "local":
         if tx.execute(_OCCUPY, {"network": network["id"], "on": host}).rowcount != 1:
             raise Conflict(
                 f"Network {network['id']} is of type local and lives on another host than {host}: "
@@ -68,12 +85,10 @@ def occupy(tx: Tx, network: Row, host: str) -> None:
         raise Conflict(f"Host {host} is not connected to the physical network {network['physical_network']}", kind="HostTaken")
 
 
-def vacate(tx: Tx, network: Row, host: str) -> None:
-    """One port fewer is bound there; a `local` network without any lives nowhere."""
-    if network["type"] in TUNNELS:
-        members.leave(tx, network["id"], host)
-    elif network["type"] == "local":
-        left = networks.c.bound - 1
+def _vacate(tx: Tx, network: Row, ports: int) -> None:
+    """A `local` network without any port bound lives nowhere."""
+    if network["type"] == "local":
+        left = networks.c.bound - ports
         fewer = update(networks).where(networks.c.id == network["id"])
         tx.execute(fewer.values(bound=left, host=case((left <= 0, null()), else_=networks.c.host)))
 

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from pileus.network import addresses, fixed_ips, ports, quotas, visible
 from pileus.network.config import Config
 from pileus.network.fixed_ips import WantedIP
+from pileus.network.port_checks import DHCP
 from pileus.network.tables import ports as table
 from pileus.network.tables import subnets
 from pileus.store import Tx
@@ -21,7 +22,7 @@ from pileus.store.sql import Row, rows
 
 def of(tx: Tx, network_id: str) -> Row | None:
     """The network's DHCP port with its addresses, locked."""
-    mine = select(table).where(table.c.network_id == network_id, table.c.device_owner == ports.DHCP)
+    mine = select(table).where(table.c.network_id == network_id, table.c.device_owner == DHCP)
     found = visible.with_addresses(tx, rows(tx, mine.with_for_update()))
     return found[0] if found else None
 
@@ -32,7 +33,7 @@ def enable(tx: Tx, config: Config, network: Row, subnet: Row, tally: quotas.Tall
     if port is None:
         new = ports.NewPort(
             network["project_id"],
-            device_owner=ports.DHCP,
+            device_owner=DHCP,
             device_id=f"dhcp-{network['id']}",
             fixed_ips=[],
             port_security=False,

@@ -38,13 +38,13 @@ _SET = (
 def take(tx: Tx, config: Config, levels: Sequence[PortLevel]) -> bool:
     """Apply a batch; whether compute is to be told of something. Stale and doubled reports change nothing."""
     found = {port["id"]: port for port in rows(tx, _PORTS, ids=sorted({level.port_id for level in levels}))}
-    told = False
+    notices: list[tuple[Row, int, str]] = []
     cost.spend(tx, cost.level_share(config.settings.network.rpc_statements) * sum(_weighs(level, found) for level in levels))
     for level in sorted(levels, key=lambda level: level.port_id):  # everybody takes ports in this order; a port's own order stays
         port = found.get(level.port_id)
-        if port is not None:
-            told = _take(tx, config, port, level) or told
-    return told
+        if port is not None and (notice := _take(tx, port, level)) is not None:
+            notices.append((port, port["generation"], notice))
+    return sum(outbox.put(tx, config, *notice) for notice in notices) > 0
 
 
 def details(tx: Tx, host: str, port_ids: Sequence[str]) -> DeviceDetails:
@@ -64,17 +64,17 @@ def _weighs(said: PortLevel, found: Mapping[str, Row]) -> bool:
     return said.level != "plugged" and said.port_id in found
 
 
-def _take(tx: Tx, config: Config, port: Row, said: PortLevel) -> bool:
-    """Apply one report and keep `port` as it is then."""
+def _take(tx: Tx, port: Row, said: PortLevel) -> str | None:
+    """Apply one report and keep `port` as it is then; what compute is to be told."""
     before = bindings.state(port)
     outcome = readiness.apply(before, Event(said.level, said.host, said.generation))
     if not outcome.changed:
-        return False
+        return None
     level, cause = outcome.state.level, said.cause[:MOST_CAUSE] if outcome.state.level == "failed" else ""
     status = readiness.status(level, admin_up=port["admin_state_up"])
     which = {"port": port["id"], "at": before.generation, "was": before.level}
     values = {"is_now": level, "shown": status, "why": cause, "now": time.time()}
     if tx.execute(_SET, which | values).rowcount != 1:
-        return False  # bound anew or gone at this very moment: the report is stale
+        return None  # bound anew or gone at this very moment: the report is stale
     port.update(level=level, status=status, cause=cause)
-    return outcome.notice is not None and outbox.put(tx, config, port, before.generation, outcome.notice)
+    return outcome.notice

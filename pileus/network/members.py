@@ -7,6 +7,8 @@ of yet (`announced` is false, or no port is left) an index finds: whoever sweeps
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import BindParameter, bindparam, delete, or_, select, update
 
 from pileus.errors import Conflict
@@ -27,8 +29,28 @@ _FIRST_AGAIN = update(members).where(*_HERE).values(ports=members.c.ports + 1)
 _FEWER = update(members).where(*_HERE).values(ports=members.c.ports - bindparam("gone"))
 _ANY = select(members.c.host, members.c.address).where(members.c.network_id == bindparam("network"), members.c.ports > 0).limit(1)
 _ANY_OTHER = _ANY.where(members.c.host != bindparam("on"))
-_LOCK = select(networks.c.id).where(networks.c.id == bindparam("network"))
-_NEWS = select(members.c.network_id, members.c.host, members.c.address, members.c.ports).where(MEMBERS_NEWS).limit(BATCH)
+_NETWORK = select(networks.c.id).where(networks.c.id == bindparam("network"))
+_LOCK, _LOCK_ALONE = _NETWORK.with_for_update(read=True), _NETWORK.with_for_update(key_share=True)
+_HOLD = (
+    select(members.c.host)
+    .where(members.c.network_id == bindparam("network"), members.c.host.in_(_IDS))
+    .order_by(members.c.host)
+    .with_for_update()
+)
+_NEWS = select(members.c.network_id).where(MEMBERS_NEWS)
+_DUE = (
+    select(networks.c.id)
+    .where(networks.c.id.in_(_NEWS))
+    .order_by(networks.c.id)
+    .limit(BATCH)
+    .with_for_update(key_share=True, skip_locked=True)
+)
+_TAKE = (
+    select(members.c.network_id, members.c.host, members.c.address, members.c.ports)
+    .where(MEMBERS_NEWS, members.c.network_id.in_(_IDS))
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
 _VERSIONS = select(networks.c.id, networks.c.members_version).where(networks.c.id.in_(_IDS))
 _MEMBERS = select(members.c.network_id, members.c.host, members.c.address).where(members.c.network_id.in_(_IDS))
 _TAKE_LEFT = delete(members).where(*_HERE, members.c.ports <= 0)
@@ -40,8 +62,8 @@ _NEXT_VERSION = (
     .returning(networks.c.id, networks.c.members_version)
 )
 _STALE = (members.c.host == bindparam("on"), or_(members.c.address.is_(None), members.c.address != bindparam("now_at")))
-_ELSEWHERE = select(members.c.network_id).where(*_STALE).limit(1)
-_MOVED = update(members).where(*_STALE).values(address=bindparam("now_at"), announced=False).returning(members.c.network_id)
+_ELSEWHERE = select(members.c.network_id).where(*_STALE).order_by(members.c.network_id)
+_MOVED = update(members).where(*_STALE, members.c.network_id == bindparam("network")).values(address=bindparam("now_at"), announced=False)
 
 
 def enter(tx: Tx, network_id: str, host: str, address: str | None) -> None:
@@ -61,6 +83,13 @@ def leave(tx: Tx, network_id: str, host: str, ports: int = 1) -> None:
     tx.execute(_FEWER, {"network": network_id, "on": host, "gone": ports})
 
 
+def hold(tx: Tx, network_id: str, hosts: Collection[str], *, alone: bool) -> None:
+    """Before ports of the network leave one host and enter another in one transaction: nobody else changes these members until it ends,
+    and it waits for nobody any more. `alone`: one of the hosts has no tunnels."""
+    tx.execute(_LOCK_ALONE if alone else _LOCK, {"network": network_id})
+    tx.execute(_HOLD, {"network": network_id, "ids": sorted(hosts)})
+
+
 def forget(tx: Tx, network_id: str) -> None:
     """The network is deleted."""
     tx.execute(delete(members).where(members.c.network_id == network_id))
@@ -78,10 +107,12 @@ def news(tx: Tx) -> bool:
 
 
 def sweep(tx: Tx) -> dict[str, list[MembersChange]] | None:
-    """Take what has changed, give those networks a new version: host → what it is to be told. None: nothing was there to take."""
+    """Take what has changed, give those networks a new version: host → what it is to be told. None: nothing was there to take. What
+    others are changing at this moment is left for the next time, so this waits for nobody."""
+    due = [row["id"] for row in rows(tx, _DUE)]
     joined: dict[str, list[tuple[str, str]]] = {}
     left: dict[str, list[str]] = {}
-    for row in rows(tx, _NEWS.with_for_update(skip_locked=True)):
+    for row in rows(tx, _TAKE, ids=due) if due else ():
         here = {"network": row["network_id"], "on": row["host"]}
         if row["ports"] <= 0:
             if tx.execute(_TAKE_LEFT, here).rowcount == 1:
@@ -119,21 +150,20 @@ def asked(tx: Tx, question: MembersRequest) -> tuple[Members, bool]:
         for network_id, found in by_network.items()
         if question.host in found
     ]
-    elsewhere = tx.execute(_ELSEWHERE, {"on": question.host, "now_at": question.address}).first() is not None
+    elsewhere = tx.execute(_ELSEWHERE.limit(1), {"on": question.host, "now_at": question.address}).first() is not None
     return Members(answer), elsewhere
 
 
 def moved(tx: Tx, host: str, address: str) -> None:
     """The host's tunnels end at this address now. The version skips one, so that everybody asks anew and forgets the old one."""
-    changed = sorted({row["network_id"] for row in rows(tx, _MOVED, on=host, now_at=address)})
-    if changed:
-        tx.execute(_NEXT_VERSION, {"ids": changed})
+    for row in rows(tx, _ELSEWHERE, on=host, now_at=address):
+        tx.execute(_NEXT_VERSION, {"ids": [row["network_id"]]})
+        tx.execute(_MOVED, {"network": row["network_id"], "on": host, "now_at": address})
 
 
 def _check_reach(tx: Tx, network_id: str, host: str, address: str | None) -> None:
     """A host without tunnels has a network for itself alone. The lock: of two hosts that come at once one waits for the other."""
-    lock = _LOCK.with_for_update(key_share=True) if address == "" else _LOCK.with_for_update(read=True)
-    tx.execute(lock, {"network": network_id})
+    tx.execute(_LOCK_ALONE if address == "" else _LOCK, {"network": network_id})
     other = tx.execute(_ANY_OTHER, {"network": network_id, "on": host}).first()
     if other is None or (address != "" and other[1] != ""):
         return

@@ -14,7 +14,7 @@ from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, Forbidden
 from pileus.network import members, quotas, segments, subnets, visible
 from pileus.network.config import Config
-from pileus.network.ports import DHCP
+from pileus.network.port_checks import DHCP
 from pileus.network.tables import networks
 from pileus.network.tables import ports as ports_table
 from pileus.store import Tx

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import and_, bindparam, case, delete, func, select, tuple_, update
+from sqlalchemy import and_, bindparam, case, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pileus.network.config import Config
@@ -27,12 +27,18 @@ COMPUTE = "compute:"
 """How the device owner of a server's port begins: only of those compute is told."""
 
 Kind = Literal["level", "change"]
+KINDS: tuple[Kind, ...] = ("level", "change")
+"""The order in which events of a port are written, dropped and settled, so that none of those waits for another in a circle. (The
+statements have it from the alphabet.)"""
 CHANGED, DELETED = "network-changed", "network-vif-deleted"
 """Events of kind `change`."""
 
 # Built once: some of these run for every boot.
-_DROP = delete(outbox).where(outbox.c.port_id == bindparam("port"))
-_DROP_LEVEL = _DROP.where(outbox.c.kind == "level")
+_KEY = tuple_(outbox.c.port_id, outbox.c.kind)
+_OVERTAKEN = and_(outbox.c.port_id.in_(bindparam("ports", expanding=True)), outbox.c.kind == "level")
+_OF_GONE = outbox.c.port_id.in_(bindparam("gone", expanding=True))
+_IN_ORDER = select(outbox.c.port_id, outbox.c.kind).where(or_(_OVERTAKEN, _OF_GONE)).order_by(outbox.c.port_id, outbox.c.kind.desc())
+_DROP = delete(outbox).where(_KEY.in_(_IN_ORDER.with_for_update()))
 _NEXT = select(func.min(outbox.c.due_at))
 _DUE = (
     select(outbox.c.port_id, outbox.c.kind)
@@ -41,13 +47,8 @@ _DUE = (
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
-_TAKE = (
-    update(outbox)
-    .where(tuple_(outbox.c.port_id, outbox.c.kind).in_(_DUE))
-    .values(due_at=bindparam("until"), lease=bindparam("by"))
-    .returning(outbox)
-)
-_TAKE_OUT = delete(outbox).where(tuple_(outbox.c.port_id, outbox.c.kind).in_(_DUE)).returning(outbox)
+_TAKE = update(outbox).where(_KEY.in_(_DUE)).values(due_at=bindparam("until"), lease=bindparam("by")).returning(outbox)
+_TAKE_OUT = delete(outbox).where(_KEY.in_(_DUE)).returning(outbox)
 _LEASED = and_(outbox.c.port_id == bindparam("port"), outbox.c.kind == bindparam("of"), outbox.c.lease == bindparam("by"))
 _DONE = delete(outbox).where(_LEASED, outbox.c.version == bindparam("sent"))
 _RELEASE = (
@@ -84,8 +85,13 @@ def put_change(tx: Tx, port: Row, name: str) -> bool:
     return _note(tx, port, "change", port["generation"], name)
 
 
+def concerns(port: Row) -> bool:
+    """Is it compute's business?"""
+    return bool(port["device_owner"].startswith(COMPUTE) and port["device_id"])
+
+
 def _note(tx: Tx, port: Row, kind: Kind, generation: int, name: str) -> bool:
-    if not port["device_owner"].startswith(COMPUTE) or not port["device_id"]:
+    if not concerns(port):
         return False
     now = time.time()
     values = {
@@ -104,12 +110,11 @@ def _note(tx: Tx, port: Row, kind: Kind, generation: int, name: str) -> bool:
     return True
 
 
-def drop(tx: Tx, config: Config, port_ids: Sequence[str], *, gone: bool = False) -> None:
-    """The levels of these were overtaken: bound anew, or `gone`, then whatever else is noted of them, too. (Where no levels are told
-    that is left to be said: compute knows nothing of the server, and there it ends.)"""
-    if config.notify:
-        for port_id in sorted(port_ids):  # one by one: in the same order as everybody
-            tx.execute(_DROP if gone else _DROP_LEVEL, {"port": port_id})
+def drop(tx: Tx, config: Config, port_ids: Sequence[str], *, gone: Sequence[str] = ()) -> None:
+    """The levels of these were overtaken, as they were bound anew; of those that are `gone` whatever else is noted, too. (Where no levels
+    are told that is left to be said: compute knows nothing of the server, and there it ends.)"""
+    if config.notify and (port_ids or gone):
+        tx.execute(_DROP, {"ports": sorted(port_ids), "gone": sorted(gone)})
 
 
 def next_due(tx: Tx) -> float | None:
@@ -134,7 +139,7 @@ def settle(tx: Tx, done: Sequence[Row], again: Sequence[tuple[Row, float]]) -> N
     more ours stays as it is."""
     now = time.time()
     later = {(row["port_id"], row["kind"]): at for row, at in again}
-    for row in sorted([*done, *(row for row, _ in again)], key=_key):
+    for row in sorted([*done, *(row for row, _ in again)], key=_place):
         which = {"port": row["port_id"], "of": row["kind"], "by": row["lease"], "sent": row["version"]}
         if _key(row) not in later and tx.execute(_DONE, which).rowcount == 1:
             continue
@@ -143,3 +148,7 @@ def settle(tx: Tx, done: Sequence[Row], again: Sequence[tuple[Row, float]]) -> N
 
 def _key(row: Row) -> tuple[str, str]:
     return row["port_id"], row["kind"]
+
+
+def _place(row: Row) -> tuple[str, int]:
+    return row["port_id"], KINDS.index(row["kind"])

@@ -55,8 +55,8 @@ class SecurityAnnouncer:
 
     async def _asked(self, question: SecurityRequest) -> Security:
         answer = await self._store.read(security_readers.asked, question)
-        if answer.new or answer.old:
-            await self._store.write(security_readers.register, question.host, answer.new, answer.old)
+        if question.groups or answer.new or answer.old:
+            await self._store.write(security_readers.register, question.host, question.number, answer.new, answer.old)
         if answer.new:
             answer = await self._store.read(security_readers.asked, question)
             self._some.set()

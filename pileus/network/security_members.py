@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Float, bindparam, delete, func, select, update
+from sqlalchemy import BindParameter, Float, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pileus.messages import SetChange
@@ -52,13 +52,20 @@ _DUE = (
 )
 _NEXT_DUE = select(func.min(security_groups.c.members_due)).where(security_groups.c.id.in_(_NEWS))
 _IN_SETS = set_members.c.set_id.in_(_IDS)
+_KEY = tuple_(set_members.c.set_id, set_members.c.address, set_members.c.port_id)
+_NEWS_OF = select(set_members.c.set_id, set_members.c.address, set_members.c.port_id).where(_IN_SETS, SET_NEWS)
+_NOBODYS = _NEWS_OF.with_for_update(skip_locked=True)
 _JOINED = (
     update(set_members)
-    .where(_IN_SETS, SET_NEWS, set_members.c.gone.is_(False))
+    .where(_IN_SETS, SET_NEWS, set_members.c.gone.is_(False), _KEY.in_(_NOBODYS.where(set_members.c.gone.is_(False))))
     .values(announced=True)
     .returning(set_members.c.set_id, set_members.c.address)
 )
-_LEFT = delete(set_members).where(_IN_SETS, SET_NEWS, set_members.c.gone.is_(True)).returning(set_members.c.set_id, set_members.c.address)
+_LEFT = (
+    delete(set_members)
+    .where(_IN_SETS, SET_NEWS, set_members.c.gone.is_(True), _KEY.in_(_NOBODYS.where(set_members.c.gone.is_(True))))
+    .returning(set_members.c.set_id, set_members.c.address)
+)
 _STILL = select(set_members.c.set_id, set_members.c.address).where(
     _IN_SETS, set_members.c.address.in_(bindparam("addresses", expanding=True)), set_members.c.gone.is_(False)
 )
@@ -139,12 +146,15 @@ def next_due(tx: Tx) -> float | None:
 
 
 def sweep(tx: Tx, now: float, rate: float) -> list[SetChange] | None:
-    """Take what has changed of the groups that are due; None: of none. Their readers are looked up after the commit."""
+    """Take what has changed of the groups that are due; None: of none. What others are changing at this moment is left for the next
+    time, so this waits for nobody. The groups' readers are looked up after the commit."""
     due = [row["id"] for row in rows(tx, _DUE, now=now)]
     if not due:
         return None
-    joined = _by_set(rows(tx, _JOINED, ids=due))
-    left = _by_set(rows(tx, _LEFT, ids=due))
+    came, went = rows(tx, _JOINED, ids=due), rows(tx, _LEFT, ids=due)
+    if not came and not went:
+        return None
+    joined, left = _by_set(came), _by_set(went)
     changed = sorted(set_id for set_id in joined.keys() | left.keys() if (joined.get(set_id) or left.get(set_id)))
     if not changed:
         return []

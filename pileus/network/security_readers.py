@@ -1,7 +1,8 @@
 """Which hosts are told of which security groups: those that ask for them, as far as they may.
 
 A host may read the rules of the groups that ports bound to it have, and the sets of addresses that these rules name: nothing else is
-its business. What it asks for is all that it is told of; so a question also ends what the last one began.
+its business. What it asks for is all that it is told of; so a question also ends what the last one began, unless a later one was here
+before it: a row of no subject says which number the last one had (`security_readers.asked_at`, in every other row a time).
 
 Nobody is missed, and no lock is needed for it: a host is written down before the versions that it is answered with are read, and
 whoever changes something looks for its readers after the commit.
@@ -12,8 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import BindParameter, and_, bindparam, delete, or_, select
+from sqlalchemy import BindParameter, and_, bindparam, delete, or_, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 
 from pileus.messages import AddressSet, GroupRules, Security, SecurityRequest
 from pileus.network import agents, security_members, security_rules
@@ -24,6 +27,7 @@ from pileus.store.sql import insert_new, rows
 
 NONE = 0
 """The version that what is gone, or not the host's business, is told at: empty."""
+NO_SUBJECT = ""
 
 # Built once: every host asks, and asks again now and then.
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
@@ -47,11 +51,22 @@ _GROUPS = (
 _MEMBERS = select(security_groups.c.id, security_groups.c.members_version).where(security_groups.c.id.in_(_IDS))
 _ADDRESS_GROUPS = select(address_groups.c.id, address_groups.c.version).where(address_groups.c.id.in_(_IDS))
 _ADDRESSES = select(address_groups.c.id, address_groups.c.addresses).where(address_groups.c.id.in_(_IDS))
-_SUBJECTS = select(security_readers.c.subject_id).where(_HOST)
+_SUBJECTS = select(security_readers.c.subject_id).where(_HOST, security_readers.c.subject_id != NO_SUBJECT)
 _DROP = delete(security_readers).where(_HOST, security_readers.c.subject_id.in_(_IDS))
+
+
+def _heard(insert: Any) -> Any:
+    later = security_readers.c.asked_at < insert.excluded.asked_at
+    raised = insert.on_conflict_do_update(index_elements=["subject_id", "host"], set_={"asked_at": insert.excluded.asked_at}, where=later)
+    return raised.execution_options(preserve_rowcount=True)
+
+
+_HEARD = {"sqlite": _heard(sqlite.insert(security_readers)), "postgresql": _heard(postgresql.insert(security_readers))}
 _READERS = select(security_readers.c.subject_id, security_readers.c.host).where(security_readers.c.subject_id.in_(_IDS))
 _ALIVE = select(agent_beats.c.host).where(agent_beats.c.heartbeat_at >= bindparam("since"))
-_FORGET = delete(security_readers).where(security_readers.c.host.not_in(_ALIVE), security_readers.c.asked_at < bindparam("since"))
+_DEAD = and_(security_readers.c.host.not_in(_ALIVE), security_readers.c.asked_at < bindparam("since"))
+_OF_DEAD = select(security_readers.c.subject_id, security_readers.c.host).where(_DEAD).with_for_update(skip_locked=True)
+_FORGET = delete(security_readers).where(tuple_(security_readers.c.subject_id, security_readers.c.host).in_(_OF_DEAD))
 
 
 @dataclass(frozen=True)
@@ -86,11 +101,13 @@ def asked(tx: Tx, question: SecurityRequest) -> Answer:
     return Answer(told, frozenset(reads - was), frozenset(was - reads))
 
 
-def register(tx: Tx, host: str, new: Collection[str], old: Collection[str]) -> None:
-    """The host reads these from now on, and those no more."""
+def register(tx: Tx, host: str, number: float, new: Collection[str], old: Collection[str]) -> None:
+    """The host's question with this number was heard: it reads these from now on, and those no more, if nothing later was heard of it.
+    (Its row is locked first, so that of two questions one waits for the other.)"""
+    is_last = tx.execute(_HEARD[tx.dialect.name], {"subject_id": NO_SUBJECT, "host": host, "asked_at": number}).rowcount == 1
     for subject_id in sorted(new):
         insert_new(tx, security_readers, {"subject_id": subject_id, "host": host, "asked_at": time.time()})
-    if old:
+    if old and is_last:
         tx.execute(_DROP, {"on": host, "ids": sorted(old)})
 
 

@@ -10,7 +10,7 @@ from pileus.clients.network import IngressRule, SecurityGroup
 from pileus.context import Context
 from pileus.errors import BadRequest, Conflict, NotFound
 from pileus.messages import PortWiring
-from pileus.network import ports, security_groups, security_rules, visible, wiring
+from pileus.network import port_changes, security_groups, security_rules, visible, wiring
 from pileus.network.config import Config
 from pileus.network.tables import ports as ports_table
 from pileus.network.tables import security_groups as table
@@ -115,8 +115,7 @@ def _ports(tx: Tx, server_id: str) -> list[Row]:
 
 
 def _give(tx: Tx, config: Config, context: Context, wanted: Sequence[tuple[Row, list[str]]]) -> dict[str, list[PortWiring]]:
-    changed = [ports.change(tx, config, context, port["id"], {"security_groups": groups})[0] for port, groups in wanted]
-    return wiring.by_host(tx, changed)
+    return wiring.by_host(tx, port_changes.change_groups(tx, config, context, {port["id"]: groups for port, groups in wanted}))
 
 
 def _not_applied() -> BadRequest:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import and_, bindparam, null, or_, select, update
+from sqlalchemy import BindParameter, and_, bindparam, null, or_, select, update
 
 from pileus.clients import address_pattern
 from pileus.clients.network import CheckedNics, PortReadiness, Requested, RequestedNic, ServerAddress, ServerPort
@@ -28,6 +28,9 @@ from pileus.store.sql import Row, first, rows
 
 _PORTS = select(table).where(table.c.server_id == bindparam("server")).order_by(table.c.nic_index)
 _LOCKED = select(table).where(table.c.server_id == bindparam("server")).order_by(table.c.id).with_for_update()
+_NAMED: BindParameter[str] = bindparam("named", expanding=True)
+_MINE_OR_NAMED = or_(table.c.server_id == bindparam("server"), table.c.id.in_(_NAMED))
+_LOCKED_WITH = select(table.c.id).where(_MINE_OR_NAMED).order_by(table.c.id).with_for_update()
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,9 @@ def constraint(tx: Tx, nics: Sequence[RequestedNic]) -> CheckedNics:
 
 def allocate(tx: Tx, config: Config, context: Context, boot: Boot, nics: Sequence[RequestedNic]) -> list[PortWiring]:
     """See `NetworkClient.allocate`. (The order of what it does is the order of locks in ports.py.)"""
-    known = {port["nic_index"]: port for port in visible.with_addresses(tx, _locked(tx, boot.server_id))}
-    given = {port_id: visible.port(tx, context, port_id, lock=True) for port_id in sorted(nic.port_id for nic in nics if nic.port_id)}
+    named = [nic.port_id for nic in nics if nic.port_id]
+    known = {port["nic_index"]: port for port in visible.with_addresses(tx, _locked(tx, boot.server_id, named))}
+    given = {port_id: visible.port(tx, context, port_id, lock=True) for port_id in named}
     network_ids = {nic.network_id for nic in nics if nic.network_id and not nic.port_id}
     network_ids |= {port["network_id"] for port in [*known.values(), *given.values()]}
     held = {port["network_id"] for port in known.values()}
@@ -126,14 +130,11 @@ def allocate(tx: Tx, config: Config, context: Context, boot: Boot, nics: Sequenc
             binding.append((port, network))
             port = _bind(tx, port, boot, index)
         found.append(port)
-    for before, network in sorted(binding, key=lambda each: str(each[1]["id"])):
-        if before is None:
-            bindings.occupy(tx, network, boot.host)
-        else:
-            bindings.move(tx, config, before, network, boot.host)
+    bindings.move(tx, [(network, before["host"] if before else "", boot.host) for before, network in binding])
     for port in sorted(new, key=itemgetter("network_id")):
         port["fixed_ips"] = fixed_ips.assign(tx, config, *on[port["network_id"]], port["id"], port.pop("wanted"))
     security_members.enter(tx, new)
+    outbox.drop(tx, config, [before["id"] for before, _ in binding if before])
     quotas.settle(tx, config, tally)
     return [wiring.of(port, *on[port["network_id"]]) for port in found]
 
@@ -145,10 +146,10 @@ def release(tx: Tx, config: Config, server_id: str, keep: Collection[str]) -> No
         return
     by_id = {key: network for key, (network, _) in visible.with_subnets(tx, {port["network_id"] for port in mine}).items()}
     tally = quotas.Tally()
-    for port in mine:
-        if port["id"] in keep:
-            _let_go(tx, config, port, by_id[port["network_id"]])
-    ports.remove(tx, config, [port for port in mine if port["id"] not in keep], by_id, tell=False, tally=tally)
+    kept = [port for port in mine if port["id"] in keep]
+    for port in kept:
+        _let_go(tx, port)
+    ports.remove(tx, config, [port for port in mine if port["id"] not in keep], by_id, let_go=kept, tell=False, tally=tally)
     quotas.settle(tx, config, tally)
 
 
@@ -158,9 +159,10 @@ def unbind(tx: Tx, config: Config, server_id: str) -> None:
     if not mine:
         return
     by_id = {key: network for key, (network, _) in visible.with_subnets(tx, {port["network_id"] for port in mine}).items()}
-    for port in sorted(mine, key=itemgetter("network_id")):
-        bindings.move(tx, config, port, by_id[port["network_id"]], "")
+    bindings.move(tx, [(by_id[port["network_id"]], port["host"], "") for port in mine])
+    for port in mine:
         _write(tx, port, bindings.unbound(bindings.state(port), admin_up=port["admin_state_up"]))
+    outbox.drop(tx, config, [port["id"] for port in mine])
 
 
 def addresses(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[ServerAddress]]:
@@ -272,8 +274,10 @@ def _of_server(tx: Tx, server_id: str) -> list[Row]:
     return visible.with_addresses(tx, [dict(row) for row in tx.execute(_PORTS, {"server": server_id}).mappings()])
 
 
-def _locked(tx: Tx, server_id: str) -> list[Row]:
-    """The server's ports, without their addresses; nobody else changes them until the transaction ends."""
+def _locked(tx: Tx, server_id: str, named: Collection[str] = ()) -> list[Row]:
+    """The server's ports, without their addresses; nobody else changes them, or those `named`, until the transaction ends."""
+    if named:
+        tx.execute(_LOCKED_WITH, {"server": server_id, "named": sorted(named)})
     return [dict(row) for row in tx.execute(_LOCKED, {"server": server_id}).mappings()]
 
 
@@ -294,8 +298,7 @@ def _bind(tx: Tx, port: Row, boot: Boot, index: int) -> Row:
     return _write(tx, port, values | boot.columns(index))
 
 
-def _let_go(tx: Tx, config: Config, port: Row, network: Row) -> None:
-    bindings.move(tx, config, port, network, "")
+def _let_go(tx: Tx, port: Row) -> None:
     values = bindings.unbound(bindings.state(port), admin_up=port["admin_state_up"])
     _write(tx, port, values | {"server_id": null(), "device_id": "", "device_owner": "", "nic_index": 0, "dns_name": ""})
 

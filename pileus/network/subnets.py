@@ -17,7 +17,7 @@ from pileus.errors import BadRequest, Conflict, Forbidden
 from pileus.network import addresses, dhcp, fixed_ips, quotas, visible
 from pileus.network.addresses import Address, Pool
 from pileus.network.config import Config
-from pileus.network.ports import DHCP
+from pileus.network.port_checks import DHCP
 from pileus.network.tables import allocations, free, networks, ports, subnets
 from pileus.store import Tx
 from pileus.store.sql import Row

@@ -21,7 +21,7 @@ from pileus.compute.tables import servers
 from pileus.context import SYSTEM
 from pileus.host.switch.simulated import SimulatedSwitch
 from pileus.messages import FixedIP, PortWiring
-from pileus.network import ports
+from pileus.network import port_changes
 from pileus.network.fixed_ips import WantedIP, parse_address
 from pileus.settings import Compute as Settings
 from pileus.store.sql import Row, first
@@ -348,7 +348,7 @@ async def test_a_changed_port_is_told_and_read_by_a_worker(tmp_path: Path, signa
         before = await cached(cloud, server_id)
         assert before is not None
         wanted = [WantedIP(None, parse_address("10.0.1.77")), WantedIP(None, parse_address(before[0].address))]
-        await cloud.store.write(ports.change, cloud.network.config, SYSTEM, before[0].port_id, {"fixed_ips": wanted})
+        await cloud.store.write(port_changes.change, cloud.network.config, SYSTEM, before[0].port_id, {"fixed_ips": wanted})
         await cloud.network.wake()
 
         async def is_known() -> bool:

@@ -137,6 +137,6 @@ def test_giving_costs_the_same_whatever_the_fill(tx: Connection) -> None:
         times.append(time.perf_counter() - start)
         counts.append(len(statements) - before)
     assert set(counts) <= {2, 3}  # the third where a range is used up
-    early, late = sorted(times[:tenth])[tenth // 2], sorted(times[-tenth:])[tenth // 2]
-    print(f"median of the first tenth {early * 1e6:.0f} µs, of the last {late * 1e6:.0f} µs")
+    early, late = min(times[:tenth]), min(times[-tenth:])  # what else the machine does only adds to it
+    print(f"the quickest of the first tenth {early * 1e6:.0f} µs, of the last {late * 1e6:.0f} µs")
     assert late < 2 * early

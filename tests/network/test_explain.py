@@ -13,6 +13,7 @@ from pileus.network import (
     members,
     networks,
     outbox,
+    port_changes,
     ports,
     security_groups,
     security_members,
@@ -117,7 +118,7 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
         ports.delete_one(tx, CONFIG, ALICE, one["id"])
         theirs = ports.NewPort("p-alice", device_id="theirs", device_owner="compute:nova")
         two = ports.create_on(tx, CONFIG, ALICE, [(network_id, theirs)])[0]
-        ports.change(tx, CONFIG, ALICE, two["id"], {"fixed_ips": []})
+        port_changes.change(tx, CONFIG, ALICE, two["id"], {"fixed_ips": []})
         ports.delete_one(tx, CONFIG, ALICE, two["id"])
         outbox.take_out(tx, 4e9 - 1, 10)
 
@@ -133,7 +134,7 @@ async def test_no_hot_statement_reads_a_big_table_whole(postgres: PostgresServer
         server_groups.remove(tx, CONFIG, ALICE, "sec", idle)
         question = SecurityRequest("h1", {web: -1, db: -1}, {db: -1})
         answer = security_readers.asked(tx, question)
-        security_readers.register(tx, "h1", answer.new, ["g1"])
+        security_readers.register(tx, "h1", 1.0, answer.new, ["g1"])
         security_readers.of_rules(tx, [web])
         security_members.next_due(tx)
         security_members.sweep(tx, 4e9, 500.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -34,6 +35,7 @@ from pileus.messages import (
 from pileus.network import (
     address_groups,
     agents,
+    port_changes,
     ports,
     security_announcer,
     security_groups,
@@ -59,6 +61,7 @@ from tests.network.conftest import ALICE, BOB
 from tests.network.test_servers import boot, make_network, nic
 
 RATE = 500.0
+_numbers = itertools.count(1)
 
 
 def create(tx: Connection, config: Config, network: Row, server: str, host: str = "h1", **more: Any) -> str:
@@ -73,12 +76,12 @@ def sweep(tx: Connection, now: float = 1e12) -> list[SetChange]:
 def ask(tx: Connection, host: str, groups: dict[str, int], sets: dict[str, int] | None = None) -> Security:
     """A host's question, and what is written down of it."""
     answer = security_readers.asked(tx, SecurityRequest(host, groups, sets or {}))
-    security_readers.register(tx, host, answer.new, answer.old)
+    security_readers.register(tx, host, next(_numbers), answer.new, answer.old)
     return answer.security
 
 
 def reading(tx: Connection, host: str) -> set[str]:
-    return {row.subject_id for row in tx.execute(select(readers_table).where(readers_table.c.host == host))}
+    return {row.subject_id for row in tx.execute(select(readers_table).where(readers_table.c.host == host))} - {""}
 
 
 def test_a_ports_addresses_are_its_groups_members(tx: Connection, config: Config) -> None:
@@ -89,12 +92,12 @@ def test_a_ports_addresses_are_its_groups_members(tx: Connection, config: Config
     assert sweep(tx) == [SetChange(mine, 1, 2, sorted([first, second]), [])]
     assert sweep(tx) == []
     port_id = servers.ports_of(tx, "s1")[0].port_id
-    ports.change(tx, config, ALICE, port_id, {"pairs": [{"ip": "10.0.0.200", "mac": None}, {"ip": "10.1.0.0/16", "mac": None}]})
+    port_changes.change(tx, config, ALICE, port_id, {"pairs": [{"ip": "10.0.0.200", "mac": None}, {"ip": "10.1.0.0/16", "mac": None}]})
     assert sweep(tx) == [SetChange(mine, 2, 3, ["10.0.0.200", "10.1.0.0/16"], [])]
-    ports.change(tx, config, ALICE, port_id, {"pairs": []})
+    port_changes.change(tx, config, ALICE, port_id, {"pairs": []})
     servers.release(tx, config, "s2", [])
     assert sweep(tx) == [SetChange(mine, 3, 4, [], sorted(["10.0.0.200", "10.1.0.0/16", second]))]
-    ports.change(tx, config, ALICE, port_id, {"security_groups": []})
+    port_changes.change(tx, config, ALICE, port_id, {"security_groups": []})
     assert sweep(tx) == [SetChange(mine, 4, 5, [], [first])]
     assert tx.execute(select(set_members)).all() == []
 
@@ -116,8 +119,8 @@ def test_what_comes_back_before_it_was_told_is_told_as_there(tx: Connection, con
     address = create(tx, config, network, "s1")
     sweep(tx)
     port_id = servers.ports_of(tx, "s1")[0].port_id
-    ports.change(tx, config, ALICE, port_id, {"security_groups": []})
-    ports.change(tx, config, ALICE, port_id, {"security_groups": [mine]})
+    port_changes.change(tx, config, ALICE, port_id, {"security_groups": []})
+    port_changes.change(tx, config, ALICE, port_id, {"security_groups": [mine]})
     assert sweep(tx) == [SetChange(mine, 2, 3, [address], [])]
 
 
@@ -209,6 +212,21 @@ def test_who_asks_for_less_is_told_less(tx: Connection, config: Config) -> None:
     assert reading(tx, "h1") == set()
 
 
+def test_a_late_question_ends_nothing_that_a_later_one_began(tx: Connection, config: Config) -> None:
+    """Nor what an earlier one had begun, and the later one went on with."""
+    network = make_network(tx, config)
+    mine = security_groups.default(tx, config, "p-alice")
+    create(tx, config, network, "s1", "h1")
+    ask(tx, "h1", {mine: -1})
+    late, number = security_readers.asked(tx, SecurityRequest("h1", {}, {})), next(_numbers)
+    assert late.old == {mine}
+    ask(tx, "h1", {mine: 1}, {mine: 1})
+    security_readers.register(tx, "h1", number, late.new, late.old)
+    assert security_readers.readers(tx, [mine]) == {mine: ["h1"]}
+    security_readers.register(tx, "h1", next(_numbers), late.new, late.old)
+    assert security_readers.readers(tx, [mine]) == {}
+
+
 def test_a_host_learns_which_of_its_ports_have_other_groups(tx: Connection, config: Config) -> None:
     network = make_network(tx, config)
     mine = security_groups.default(tx, config, "p-alice")
@@ -221,9 +239,9 @@ def test_a_host_learns_which_of_its_ports_have_other_groups(tx: Connection, conf
 
     assert others([mine]) == others([mine, mine]) == []
     assert others([]) == others(["x"]) == others([mine, "x"]) == others(None) == [here]  # of another host's port it is told nothing
-    ports.change(tx, config, ALICE, here, {"security_groups": []})
+    port_changes.change(tx, config, ALICE, here, {"security_groups": []})
     assert (others([]), others([mine]), others(None)) == ([], [here], [here])
-    ports.change(tx, config, ALICE, here, {"port_security": False})
+    port_changes.change(tx, config, ALICE, here, {"port_security": False})
     assert (others(None), others([])) == ([], [here])
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import func, select, text
 from pileus.clients.network import RequestedNic
 from pileus.errors import PileusError
 from pileus.messages import PortLevel
-from pileus.network import addresses, levels, networks, ports, quotas, servers, subnets
+from pileus.network import addresses, levels, networks, port_changes, ports, quotas, servers, subnets
 from pileus.network.config import Config, read
 from pileus.network.fixed_ips import WantedIP, parse_address
 from pileus.network.tables import allocations, free, quota_usage
@@ -139,7 +139,7 @@ async def test_whatever_is_done_at_once_nobody_waits_in_a_circle(crowd: Postgres
         wanted = [WantedIP(None, parse_address(f"10.{i}.0.{chance.randrange(3, 60)}")) for i in range(3)]
         port = await crowd.write(port_on, network_id, [one for one in wanted if chance.random() < 0.5] or None)
         if chance.random() < 0.7:
-            await crowd.write(ports.change, CONFIG, ALICE, port["id"], {"fixed_ips": [WantedIP(port["fixed_ips"][0]["subnet_id"])]})
+            await crowd.write(port_changes.change, CONFIG, ALICE, port["id"], {"fixed_ips": [WantedIP(port["fixed_ips"][0]["subnet_id"])]})
         await crowd.write(ports.delete_one, CONFIG, ALICE, port["id"])
 
     async def pools(i: int) -> None:

@@ -12,6 +12,9 @@ from pileus.host.switch import openflow
 from pileus.host.switch.openflow import FoundFlow, Message
 from pileus.host.switch.sockets import connect_unix
 
+_FLUSHES = 1000
+"""Requests to forget connections whose errors are waited for; there is no answer where there is none."""
+
 
 class BridgeError(Exception):
     """The bridge refused a change, or did not answer. One line."""
@@ -37,6 +40,7 @@ class Bridge(asyncio.Protocol):
         self._commits: dict[int, _Bundle] = {}
         self._questions: dict[int, tuple[asyncio.Future[list[FoundFlow]], list[FoundFlow]]] = {}
         self._calls: dict[int, asyncio.Future[None]] = {}
+        self._flushes: dict[int, int] = {}
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -108,6 +112,16 @@ class Bridge(asyncio.Protocol):
         if self._transport is not None and self.alive:
             self._transport.write(openflow.flush_zone(zone, next(self._xids)))
 
+    def flush_address(self, zone: int, address: str) -> None:
+        """The same of those connections that an address has part in. A switch that cannot look for them forgets the whole zone: what stands
+        there is made anew by the next packet that the rules let pass."""
+        if self._transport is not None and self.alive:
+            xid = next(self._xids)
+            self._flushes[xid] = zone
+            if len(self._flushes) > _FLUSHES:
+                del self._flushes[next(iter(self._flushes))]
+            self._transport.write(openflow.flush_address(zone, address, xid))
+
     def close(self) -> None:
         """End the connection; the bridge goes on as it is."""
         self._on_close = lambda: None
@@ -165,6 +179,8 @@ class Bridge(asyncio.Protocol):
             return
         if xid in self._questions and not self._questions[xid][0].done():
             self._questions[xid][0].set_exception(BridgeError(text))
+        if xid in self._flushes:
+            self.flush_zone(self._flushes.pop(xid))
         self._answer(xid, BridgeError(text))
         bundle = self._errors.get(xid)
         if bundle is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pileus.host.switch import Filter, SwitchError, flows, networks, security, tables
 from pileus.host.switch.bridge import Bridge, BridgeError, BridgeLost
+from pileus.host.switch.connections import Connections
 from pileus.host.switch.networks import Tunnel
 from pileus.host.switch.openflow import DeleteFlow, DeleteFlows, FoundFlow, Message
 from pileus.host.switch.rows import Plugged
@@ -62,6 +63,7 @@ class Pipeline:
         self._bridges: dict[str, Bridge] = {}
         self._main = ""
         self._reading: asyncio.Task[Exception | None] | None = None
+        self._connections = Connections()
         self.sets = AddressSets(self.marks, self._change, self._ask)
 
     async def connect(self, folder: Path, main: str, others: Sequence[str], *, limit: float) -> None:
@@ -145,6 +147,8 @@ class Pipeline:
             numbers, changes = self.sets.numbers(named)
             of_network, sent = self._network(port.network_id, tag, way)
             changes += of_network
+            for address in self._connections.take(tag, own, _addresses(port), stands=own in self.marks):
+                self._bridges[self._main].flush_address(tag, address)
             changes += [*flows.add_port(port, ofport, tag, rules, numbers), *flows.change_buckets(self.marks.get(own), after)]
             self.marks[own] = after
             return [*sent, self._bridges[self._main].bundle(changes)]
@@ -259,6 +263,7 @@ class Pipeline:
         if standing is None or standing.tag != tag:
             changes += networks.add_network(network_id, tag)
             self._bridges[self._main].flush_zone(tag)  # another network's connections may stand there
+            self._connections.begin(tag)
             self.marks[cookie(NETWORK_KIND, network_id)] = Mark(0, 0, tag)
         if isinstance(way, Uplink) and cookie(UPLINK_KIND, network_id) not in self.marks:
             changes += networks.add_uplink(network_id, tag, way.patch)
@@ -313,6 +318,11 @@ class Pipeline:
         finally:
             self._reading = None
         return None
+
+
+def _addresses(port: PortWiring) -> list[str]:
+    """Those that a port sends from, but for networks that it has as pairs."""
+    return [*(fixed.address for fixed in port.fixed_ips), *(pair.ip for pair in port.allowed_pairs if "/" not in pair.ip)]
 
 
 @contextlib.contextmanager

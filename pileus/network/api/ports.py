@@ -12,7 +12,7 @@ from pileus.context import Context
 from pileus.http.face import Call, Reply, Route
 from pileus.http.shape import iso
 from pileus.messages import PortWiring
-from pileus.network import fixed_ips, marks, ports, visible, wiring
+from pileus.network import fixed_ips, marks, port_changes, ports, visible, wiring
 from pileus.network.api import attributes, lists
 from pileus.network.api.attributes import Attribute, boolean, identifier, invalid, items, mac, text, texts
 from pileus.network.config import Config
@@ -23,7 +23,7 @@ from pileus.network.tables import ports as table
 from pileus.store import Tx
 from pileus.store.sql import Row
 
-TOLD = frozenset({"host", *ports.KEPT})
+TOLD = frozenset({"host", *port_changes.KEPT})
 """Of changes of these compute may have to be told."""
 
 
@@ -246,7 +246,7 @@ async def delete(network: Network, call: Call) -> Reply:
 
 
 def _update(tx: Tx, config: Config, context: Context, port_id: str, values: dict[str, Any]) -> tuple[Row, dict[str, list[PortWiring]]]:
-    row, tell = ports.change(tx, config, context, port_id, values)
+    row, tell = port_changes.change(tx, config, context, port_id, values)
     return row, wiring.by_host(tx, [row]) if tell else {}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pileus.host.switch import Filter
+from pileus.host.switch import Filter, openflow
 from pileus.messages import AddressPair, FixedIP, PortWiring, SecurityRule
 from pileus.settings import Host
 from tests.host.switch import frames
@@ -454,3 +454,33 @@ async def test_an_address_in_several_sets_passes_by_each_of_their_rules(ovs: Ovs
     await ovs.switch.drop_sets(["blue"])
     await b.wire(takes(named[2]))
     assert [await c.reaches(b, to_b(port, source=3)) for port in (1, 2, 3)] == [False, False, True]
+
+
+async def test_a_port_inherits_no_connection_of_the_one_that_had_its_address(ovs: OvsRig) -> None:
+    """Whichever end began it, and if the host's process was started anew meanwhile; those of others go on."""
+    one = network()
+    b, c = await guest(ovs, 2, one, OPEN), await guest(ovs, 3, one, SENDS)
+    assert await c.reaches(b, to_b(53, source=3))
+    for restarts in (False, True):
+        a = await guest(ovs, 1, one, OPEN)
+        assert await a.reaches(b, to_b(53))
+        assert await b.reaches(a, udp(B, A, IP_B, IP_A, ports=(9, 80)))
+        await ovs.switch.unplug([a.port.port_id])
+        if restarts:
+            await ovs.restart()
+        heir = await guest(ovs, 1, one, SILENT)
+        assert not await b.reaches(heir, udp(B, A, IP_B, IP_A, ports=(53, 40000)))
+        assert not await heir.reaches(b, udp(A, B, IP_A, IP_B, ports=(80, 9)))
+        assert await b.reaches(c, udp(B, MAC[3], IP_B, IP[3], ports=(53, 40000)))
+        await ovs.switch.unplug([heir.port.port_id])
+
+
+async def test_a_switch_that_cannot_look_for_an_address_forgets_the_network(ovs: OvsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Open vSwitch before 3.1."""
+    monkeypatch.setattr(openflow, "_FLUSH", 9999)
+    one = network()
+    a, b = await guest(ovs, 1, one, SENDS), await guest(ovs, 2, one, takes(*INGRESS))
+    assert await a.reaches(b, to_b(53))
+    await ovs.switch.unplug([a.port.port_id])
+    heir = await guest(ovs, 1, one, SILENT)
+    assert not await b.reaches(heir, udp(B, A, IP_B, IP_A, ports=(53, 40000)))
