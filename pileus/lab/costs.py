@@ -17,10 +17,12 @@ from typing import Any
 
 from sqlalchemy import text
 
+from pileus.lab import metrics
 from pileus.lab.cases import CHANGES, WORKERS
 from pileus.lab.load import Judge, Load
-from pileus.lab.physics import Costs, Cpu, Trips
-from pileus.lab.site import Site
+from pileus.lab.metrics import HOLD
+from pileus.lab.physics import Costs, Cpu, Spent, Trips
+from pileus.lab.site import ROLES, Site
 from pileus.settings import Database
 from pileus.store import Tx
 from pileus.store.postgresql import PostgresStore
@@ -51,32 +53,53 @@ _DUE = "SELECT count(*) FROM compute_servers WHERE (heal_at <= $1 OR refresh_at 
 
 @dataclass(frozen=True)
 class Seen:
-    """One load. `rate`: pairs of a create and a delete a second, of the seconds until all of it had ended; round trips a second by role,
-    and cores, without those at rest."""
+    """One load. `rate`: pairs of a create and a delete a second, of the seconds until all of it had ended; round trips a second and
+    connections held on average by role, and cores, without those at rest."""
 
     rate: float
     trips: Trips
+    held: Trips
     cores: float
 
 
-class Meter:
-    """Round trips and CPU of a site, since it was made."""
+@dataclass(frozen=True)
+class Reading:
+    """Since a meter was started, or of each second: round trips and seconds of connections held by role, CPU seconds; seconds passed."""
 
-    def __init__(self, site: Site, trips: Trips, cpu: float, at: float) -> None:
+    trips: Trips
+    held: Trips
+    cpu: float
+    seconds: float
+
+    def per_second(self) -> Reading:
+        return self.less(Reading({}, {}, 0.0, 0.0), self.seconds)
+
+    def less(self, idle: Reading, parts: float) -> Reading:
+        """Without what is spent at rest (of each second), of each of so many parts."""
+
+        def of(role: Trips, rest: Trips) -> Trips:
+            return {name: max(0.0, value - rest.get(name, 0.0) * self.seconds) / parts for name, value in role.items()}
+
+        cpu = max(0.0, self.cpu - idle.cpu * self.seconds) / parts
+        return Reading(of(self.trips, idle.trips), of(self.held, idle.held), cpu, self.seconds / parts)
+
+
+class Meter:
+    """What a site spends from now on."""
+
+    def __init__(self, site: Site, begun: Reading) -> None:
         self._site = site
-        self._trips = trips
-        self._cpu = cpu
-        self._at = at
+        self._begun = begun
 
     @classmethod
     async def start(cls, site: Site) -> Meter:
-        return cls(site, await _trips(site), _cpu(site), time.perf_counter())
+        return cls(site, await _now(site))
 
-    async def read(self) -> tuple[Trips, float, float]:
-        """Trips by role, CPU seconds, seconds passed."""
-        now = await _trips(self._site)
-        passed = time.perf_counter() - self._at
-        return {role: now[role] - self._trips[role] for role in now}, _cpu(self._site) - self._cpu, passed
+    async def read(self) -> Reading:
+        now, then = await _now(self._site), self._begun
+        trips = {role: count - then.trips[role] for role, count in now.trips.items()}
+        held = {role: max(0.0, total - then.held[role]) for role, total in now.held.items()}
+        return Reading(trips, held, now.cpu - then.cpu, now.seconds - then.seconds)
 
 
 async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
@@ -84,18 +107,14 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
     await site.quiet("worker", "network-api", "network-rpc", "hosts")
     trip = await statement_seconds(f"postgresql://pileus@127.0.0.1:{site.ports['network-rpc']}/{site.name}")
     tell(f"a statement holds its connection for {trip * 1000:.2f} ms")
-    idle, idle_cpu = await _at_rest(site)
+    idle = await _at_rest(site)
 
-    async def costs(work: Any, number: int = PROBED) -> tuple[Trips, float]:
+    async def costs(work: Any, number: int = PROBED) -> Reading:
         started = await Meter.start(site)
         await work
         await site.settled()
         await asyncio.sleep(2.5)  # what follows, reports and events, belongs to it
-        trips, cpu, seconds = await started.read()
-        return (
-            {role: max(0.0, (count - idle[role] * seconds) / number) for role, count in trips.items()},
-            max(0.0, (cpu - idle_cpu * seconds) / number),
-        )
+        return (await started.read()).less(idle, number)
 
     load = Load(site, Judge(3600.0), lambda _: None)
     await load.start()
@@ -106,41 +125,50 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
         waits.extend(each for each in (rung.p50_s, rung.p99_s) if each is not None)
 
     victims = (await site.alive())[:PROBED]
-    create, create_cpu = await costs(creates())
-    tell(f"a create: {_words(create)}, {create_cpu * 1000:.0f} ms of CPU")
-    delete, delete_cpu = await costs(_deletes(site, victims))
-    tell(f"a delete: {_words(delete)}, {delete_cpu * 1000:.0f} ms of CPU")
+    create = await costs(creates())
+    tell(f"a create: {_words(create.trips)}, {create.cpu * 1000:.0f} ms of CPU")
+    delete = await costs(_deletes(site, victims))
+    tell(f"a delete: {_words(delete.trips)}, {delete.cpu * 1000:.0f} ms of CPU")
     healed = (await site.alive())[:HEALED]
-    heal, heal_cpu = await costs(_heals(site, healed), len(healed))
-    tell(f"a healing: {_words(heal)}, {heal_cpu * 1000:.0f} ms of CPU")
-    seen = await _loads(site, load, idle, idle_cpu, tell)
+    heal = await costs(_heals(site, healed), len(healed))
+    tell(f"a healing: {_words(heal.trips)}, {heal.cpu * 1000:.0f} ms of CPU")
+    seen = await _loads(site, load, idle, tell)
     own, shared = fit([(each.rate, each.cores) for each in seen])
-    both = {role: fit([(each.rate, each.trips[role]) for each in seen]) for role in idle}
     more_idle = more_shared = 0.0
     more = MORE_WORKERS.get(site.case.profile, 1)
     if more > 1:
         await site.slow_down(**{WORKERS: more})
         await site.quiet("network-rpc", "hosts")
-        rest, rest_cpu = await _at_rest(site)
-        wide = await _load(site, load, FULL * bearable(cores(), rest_cpu, seen), rest, rest_cpu)
-        more_idle = max(0.0, rest_cpu - idle_cpu) / (more - 1)
+        rest = await _at_rest(site)
+        wide = await _load(site, load, FULL * bearable(cores(), rest.cpu, seen), rest)
+        more_idle = max(0.0, rest.cpu - idle.cpu) / (more - 1)
         more_shared = max(0.0, wide.cores - own * wide.rate - shared) / (more - 1)
         tell(f"{more} RPC processes take {(more - 1) * more_idle:.2f} cores more at rest, and {(more - 1) * more_shared:.2f} more at work")
-    part = create_cpu / max(create_cpu + delete_cpu, 1e-9)
-    of_create = {role: create[role] / max(create[role] + delete[role], 1e-9) for role in idle}
-    cpu = Cpu(own * part, own * (1 - part), heal_cpu, idle_cpu, shared, more_idle, more_shared)
+    part = create.cpu / max(create.cpu + delete.cpu, 1e-9)
+    cpu = Cpu(own * part, own * (1 - part), heal.cpu, idle.cpu, shared, more_idle, more_shared)
     tell(f"together a create takes {cpu.create * 1000:.0f} ms of CPU, a delete {cpu.delete * 1000:.0f}; what all share {shared:.2f} cores")
     return Costs(
-        create={role: own_trips * of_create[role] for role, (own_trips, _) in both.items()},
-        delete={role: own_trips * (1 - of_create[role]) for role, (own_trips, _) in both.items()},
-        heal=heal,
-        shared={role: shared_trips for role, (_, shared_trips) in both.items()},
+        trips=_spent(create.trips, delete.trips, heal.trips, [(each.rate, each.trips) for each in seen]),
+        # Not of the last load: where the cores are waited for, connections are held meanwhile.
+        held=_spent(create.held, delete.held, heal.held, [(each.rate, each.held) for each in seen[:-1]]),
         cpu=cpu,
         trip_s=trip,
         wait_s=min(waits, default=0.0),
         slowest_s=max(waits, default=0.0),
-        heal_requests=heal.get(REST, 0.0),
-        words=_measured(site, create_cpu + delete_cpu, seen, cpu, more),
+        heal_requests=heal.trips.get(REST, 0.0),
+        words=_measured(site, create.cpu + delete.cpu, seen, cpu, more),
+    )
+
+
+def _spent(create: Trips, delete: Trips, heal: Trips, loads: Sequence[tuple[float, Trips]]) -> Spent:
+    """What loads cost, parted between creates and deletes as those that came one by one."""
+    lines = {role: fit([(rate, amounts[role]) for rate, amounts in loads]) for role in create}
+    part = {role: create[role] / max(create[role] + delete[role], 1e-9) for role in create}
+    return Spent(
+        create={role: own * part[role] for role, (own, _) in lines.items()},
+        delete={role: own * (1 - part[role]) for role, (own, _) in lines.items()},
+        heal=heal,
+        shared={role: shared for role, (_, shared) in lines.items()},
     )
 
 
@@ -164,31 +192,30 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-async def _at_rest(site: Site) -> tuple[Trips, float]:
-    """Round trips a second by role, and cores, when nothing is asked for."""
+async def _at_rest(site: Site) -> Reading:
+    """Of each second in which nothing is asked for."""
     meter = await Meter.start(site)
     await asyncio.sleep(IDLE)
-    trips, cpu, passed = await meter.read()
-    return {role: count / passed for role, count in trips.items()}, cpu / passed
+    return (await meter.read()).per_second()
 
 
-async def _loads(site: Site, load: Load, idle: Trips, idle_cpu: float, tell: Callable[[str], None]) -> list[Seen]:
-    """A light one, then two nearer to what the cores can bear."""
-    found = [await _load(site, load, LIGHT[site.case.profile], idle, idle_cpu)]
+async def _loads(site: Site, load: Load, idle: Reading, tell: Callable[[str], None]) -> list[Seen]:
+    """A light one, one that the cores can bear, and one that they cannot."""
+    found = [await _load(site, load, LIGHT[site.case.profile], idle)]
     for part in (NEARLY, FULL):
-        found.append(await _load(site, load, part * bearable(cores(), idle_cpu, found), idle, idle_cpu))
+        found.append(await _load(site, load, part * bearable(cores(), idle.cpu, found), idle))
     for each in found:
         tell(f"at {each.rate:.1f}/s a create and a delete take {each.cores / each.rate * 1000:.0f} ms of CPU")
     return found
 
 
-async def _load(site: Site, load: Load, rate: float, idle: Trips, idle_cpu: float) -> Seen:
+async def _load(site: Site, load: Load, rate: float, idle: Reading) -> Seen:
     meter = await Meter.start(site)
     count = (await load.rung(rate, LOAD_S, whole=True, deletes=rate)).created
     await site.settled()
-    trips, cpu, seconds = await meter.read()
-    above = {role: max(0.0, number / seconds - idle[role]) for role, number in trips.items()}
-    return Seen(count / seconds, above, max(0.0, cpu / seconds - idle_cpu))
+    spent = await meter.read()
+    above = spent.less(idle, spent.seconds)
+    return Seen(count / spent.seconds, above.trips, above.held, above.cpu)
 
 
 def _measured(site: Site, alone: float, seen: Sequence[Seen], cpu: Cpu, more: int) -> str:
@@ -235,8 +262,11 @@ async def _heals(site: Site, servers: list[str]) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _trips(site: Site) -> Trips:
-    return {role: float(count.trips) for role, count in (await site.counts()).items()}
+async def _now(site: Site) -> Reading:
+    told = await metrics.read(site)
+    held = {role: sample.get(f"{HOLD}_sum", 0.0) for role, sample in told.items() if role in ROLES}
+    trips = {role: float(count.trips) for role, count in (await site.counts()).items()}
+    return Reading(trips, held, _cpu(site), time.perf_counter())
 
 
 def _cpu(site: Site) -> float:

@@ -22,6 +22,8 @@ WAITS = {
     "wire_wait_s": (("hosts",), "pileus_agent_wire_wait_seconds"),
 }
 """Figure → whose histogram it is the mean of."""
+HOLD = "pileus_db_run_seconds"
+"""How long transactions had their connections."""
 HEALED = 'pileus_compute_cache_reads_total{outcome="read",why="healing"}'
 TOLD = 'pileus_compute_cache_reads_total{outcome="read",why="event"}'
 BLOCKED = "pileus_agent_blocked_seconds_total"

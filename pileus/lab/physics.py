@@ -22,7 +22,16 @@ from pileus.lab.cases import Case, value
 from pileus.lab.site import API_WORKERS
 
 Trips = dict[str, float]
-"""Role → round trips to the database."""
+"""Role → round trips to the database, or seconds."""
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """By role: of one create, one delete, one healing; `shared`: a second, whatever the rate, where there is work at all."""
+
+    create: Trips
+    delete: Trips
+    heal: Trips
+    shared: Trips
 
 
 class Cpu(msgspec.Struct, frozen=True):
@@ -43,16 +52,14 @@ class Cpu(msgspec.Struct, frozen=True):
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """What one of each costs, of a profile. Seconds, and round trips by role; `shared`: round trips a second that work makes, however much
-    there is of it. `words`: how that was measured, in a sentence."""
+    """What things cost with a profile. `trips`: round trips to the database; `held`: seconds for which connections to it are held.
+    `words`: how that was measured, in a sentence."""
 
-    create: Trips
-    delete: Trips
-    heal: Trips
-    shared: Trips
+    trips: Spent
+    held: Spent
     cpu: Cpu
     trip_s: float
-    """One round trip, as who holds the connection waits for it."""
+    """One round trip by itself, as who holds the connection waits for it."""
     wait_s: float
     """From POST to ACTIVE at light load, the median."""
     slowest_s: float
@@ -148,35 +155,11 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
     found = []
     workers, pool = int(value(case, cases.WORKERS)), int(value(case, cases.POOL))
     threads = int(value(case, "network.executor_thread_pool_size"))
-    trip = costs.trip_s
     rpc = workers * min(pool, threads)
-    c, d = costs.create.get("network-rpc", 0.0), costs.delete.get("network-rpc", 0.0)
-    found.append(
-        Station(
-            "network rpc",
-            rpc,
-            c * trip,
-            d * trip,
-            costs.shared.get("network-rpc", 0.0) * trip,
-            f"{c:.0f} round trips a boot and {d:.0f} a delete × {trip * 1000:.2f} ms = {(c + d) * trip:.3f} s of a connection; there are "
-            f"{workers} × min({pool}, {threads}) = {rpc}",
-        )
-    )
-    c, d, h = (trips.get("network-api", 0.0) for trips in (costs.create, costs.delete, costs.heal))
-    if c:
-        held = (costs.shared.get("network-api", 0.0) + heals * h) * trip
-        found.append(
-            Station(
-                "network API",
-                API_WORKERS * pool,
-                c * trip,
-                d * trip,
-                held,
-                f"{c:.0f} round trips a boot and {d:.0f} a delete × {trip * 1000:.2f} ms = {(c + d) * trip:.3f} s of a connection; there "
-                f"are {API_WORKERS} × {pool} = {API_WORKERS * pool}, of which healing {heals:.1f} servers a second × {h:.0f} round trips "
-                f"and what all boots share hold {held:.2f}",
-            )
-        )
+    found.append(_connections("network rpc", "network-rpc", costs, rpc, f"{workers} × min({pool}, {threads}) = {rpc}", 0.0))
+    if costs.held.create.get("network-api"):
+        every = API_WORKERS * pool
+        found.append(_connections("network API", "network-api", costs, every, f"{API_WORKERS} × {pool} = {every}", heals))
     slots = world.hosts * int(value(case, "compute.max_concurrent_builds"))
     if value(case, "compute.hold_build_slot") and slots:
         found.append(
@@ -211,10 +194,28 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
     return tuple(found)
 
 
+def _connections(name: str, role: str, costs: Costs, servers: int, made: str, heals: float) -> Station:
+    """The database connections of a role. `made`: how there are so many; `heals`: servers a second whose healing holds some."""
+    create, delete = costs.held.create.get(role, 0.0), costs.held.delete.get(role, 0.0)
+    shared, healing = costs.held.shared.get(role, 0.0), heals * costs.held.heal.get(role, 0.0)
+    trips = costs.trips.create.get(role, 0.0), costs.trips.delete.get(role, 0.0)
+    others = f", of which all that is shared holds {shared:.2f}" if shared >= 0.005 else ""
+    others += f"{' and' if others else ', of which'} healing {heals:.1f} servers a second holds {healing:.2f}" if healing >= 0.005 else ""
+    return Station(
+        name,
+        servers,
+        create,
+        delete,
+        shared + healing,
+        f"{trips[0]:.0f} round trips a boot and {trips[1]:.0f} a delete hold a connection for {create + delete:.3f} s (a trip by itself "
+        f"{costs.trip_s * 1000:.2f} ms); there are {made}{others}",
+    )
+
+
 def _agents(case: Case, costs: Costs, world: World) -> Station:
     """One loop a host: it asks, wires and reports port after port; unless deferred, it removes flows first."""
     deletion = str(value(case, cases.DELETION))
-    asks = costs.create.get("network-rpc", 0.0) * costs.trip_s
+    asks = costs.held.create.get("network-rpc", 0.0)
     flows = world.flow_s.get(deletion, 0.0)
     beside = " beside the loop" if deletion == "deferred" else ""
     return Station(

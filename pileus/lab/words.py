@@ -39,12 +39,12 @@ def added(known: Mapping[str, Costs], round_trip: float, shortened: Sequence[str
         "proxy that keeps the order of messages.",
     ]
     if costs is not None:
-        rpc, api = costs.create.get("network-rpc", 0.0), costs.create.get("network-api", 0.0)
+        rpc, api = costs.trips.create.get("network-rpc", 0.0), costs.trips.create.get("network-api", 0.0)
         per_port, per_request = (cases.value(cases.first(), f"network.{name}_statements") for name in ("rpc", "api"))
         found.append(
             "Statements that do nothing, so that the network service asks its database as often as Neutron does "
             f"({per_port} a port in its RPC server, {per_request} a request of its API). With our own a boot is {rpc:.0f} round "
-            f"trips there and {api:.0f} here, and healing a server {costs.heal.get('network-api', 0.0):.0f} in "
+            f"trips there and {api:.0f} here, and healing a server {costs.trips.heal.get('network-api', 0.0):.0f} in "
             f"{costs.heal_requests:.0f} requests."
         )
     return [*found, *(each.words for each in known.values()), *shortened]

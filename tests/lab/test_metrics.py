@@ -31,7 +31,9 @@ def test_the_names_are_those_that_pileus_tells() -> None:
         metrics.CACHE_READS.labels(why=why, outcome="read").inc(0)
     told = parsed(generate_latest().decode())
     assert {HEALED, TOLD, BLOCKED} <= told.keys()
-    assert {f"pileus_{name}_count" for name in ("db_wait_seconds", "agent_details_seconds", "agent_report_seconds")} <= told.keys()
+    assert {
+        f"pileus_{name}_count" for name in ("db_wait_seconds", "db_run_seconds", "agent_details_seconds", "agent_report_seconds")
+    } <= told.keys()
     assert {f"pileus_{name}_count" for name in ("agent_turn_seconds", "agent_wire_wait_seconds")} <= told.keys()
 
 

@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 
 from pileus.lab import cases, physics
 from pileus.lab.cases import BY_NAME, Case
-from pileus.lab.physics import Costs, Cpu, World, heals_per_s, past, predict, why_not
+from pileus.lab.physics import Costs, Cpu, Spent, World, heals_per_s, past, predict, why_not
 from pileus.lab.site import API_WORKERS
 
 COSTS = Costs(
-    create={"network-rpc": 150.0, "network-api": 250.0, "worker": 40.0},
-    delete={"network-rpc": 50.0, "network-api": 50.0},
-    heal={"network-api": 100.0},
-    shared={"network-api": 200.0},
+    trips=Spent(
+        create={"network-rpc": 150.0, "network-api": 250.0, "worker": 40.0},
+        delete={"network-rpc": 50.0, "network-api": 50.0},
+        heal={"network-api": 100.0},
+        shared={"network-api": 200.0},
+    ),
+    held=Spent(
+        create={"network-rpc": 0.15, "network-api": 0.25, "worker": 0.04},
+        delete={"network-rpc": 0.05, "network-api": 0.05},
+        heal={"network-api": 0.1},
+        shared={"network-api": 0.2},
+    ),
     cpu=Cpu(create=0.1, delete=0.025, heal=0.01, idle=0.1, shared=0.2, more_idle=0.002, more_shared=0.003),
     trip_s=0.001,
     wait_s=3.0,
@@ -45,14 +53,16 @@ def test_the_first_case_is_limited_by_its_only_connection() -> None:
     assert told.limited_by == "network rpc"
     assert told.full_at == pytest.approx(1 / 0.2)
     assert told.knee == pytest.approx(5 * past(145 / 300, once=False))
-    assert "150 round trips a boot and 50 a delete × 1.00 ms = 0.200 s of a connection; there are 1 × min(1, 64) = 1" in told.arithmetic
+    words = "150 round trips a boot and 50 a delete hold a connection for 0.200 s (a trip by itself 1.00 ms); there are 1 × min(1, 64) = 1"
+    assert words in told.arithmetic
 
 
 def test_more_workers_move_the_limit_to_the_api_whose_connections_healing_holds() -> None:
     told = predict(BY_NAME["rpc"], COSTS, WORLD)
     assert told.limited_by == "network API"
     heals = 300 / 60 + 0.1 / 60 * 300
-    assert told.full_at == pytest.approx((API_WORKERS - heals * 0.1 - 200 * 0.001) / 0.3)
+    assert told.full_at == pytest.approx((API_WORKERS - heals * 0.1 - 0.2) / 0.3)
+    assert f"of which all that is shared holds 0.20 and healing {heals:.1f} servers a second holds {heals * 0.1:.2f}" in told.arithmetic
 
 
 def test_with_all_changes_the_cores_are_the_limit() -> None:
@@ -147,7 +157,8 @@ def test_what_does_not_matter_is_said_with_the_reason(change: str) -> None:
 def test_more_of_anything_is_never_worse(workers: int, pool: int, heal: float, trip: float, timeout: float, more: int) -> None:
     world = World(**{**vars(WORLD), "plug_timeout_s": timeout, "rung_s": timeout})
     free = msgspec.structs.replace(COSTS.cpu, more_idle=0.0, more_shared=0.0)  # but RPC processes cost CPU: on few cores more of them are
-    costs = msgspec.structs.replace(COSTS, trip_s=trip, cpu=free)
+    times = {name: {role: n * trip for role, n in getattr(COSTS.trips, name).items()} for name in Spent.__struct_fields__}
+    costs = msgspec.structs.replace(COSTS, held=Spent(**times), cpu=free)
     case = but(BY_NAME["start"], **{cases.WORKERS: workers, cases.POOL: pool, cases.HEAL: heal})
     before = predict(case, costs, world)
     assert 0 <= before.full_at <= before.knee + 1e-9
