@@ -90,7 +90,7 @@ class SecurityGroups:
         self._heard_of = False
         self._number = 0.0
         self._stale_sets: set[str] = set()
-        switch_sets.follow(self._addresses_of)
+        switch_sets.follow(self._addresses_of, self._sets.__contains__)
 
     def enter(self, ports: Iterable[PortWiring]) -> None:
         """Ports that come here, or whose groups are others now: what is not known of these is asked for at once."""
@@ -310,4 +310,4 @@ class SecurityGroups:
 
     def _addresses_of(self, set_id: str) -> set[str] | None:
         known = self._sets.get(set_id)
-        return known.addresses if known is not None else None
+        return known.addresses if known is not None and known.version >= 0 else None

@@ -1,6 +1,7 @@
 """What the switch has been told of security groups: sets of addresses, and the rules that ports were wired with.
 
-A set must be there before flows of a port name it, and may go when no port's flows do any more. Flows may name the sets of all rules that
+A set must be there before flows of a port name it, and may go when no port's flows do any more. One of which nothing is known yet is
+left as it stands: it may have members of an earlier process's telling, which the flows of ports rest on. Flows may name the sets of all rules that
 a port was wired with since it is known what it has; so each port holds sets (`hold`) until it is wired with others (`wired`), or gone.
 """
 
@@ -18,7 +19,7 @@ from pileus.messages import SecurityRule
 log = structlog.get_logger(__name__)
 
 AddressesOf = Callable[[str], Collection[str] | None]
-"""What is known of a set; None: no group of a port here names it."""
+"""What is known of a set; None: nothing."""
 
 
 class SwitchSets:
@@ -27,17 +28,18 @@ class SwitchSets:
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
         self._addresses_of: AddressesOf = lambda _: None
+        self._is_named: Callable[[str], bool] = lambda _: False
         self._locks = Locks()
-        self._told: dict[str, frozenset[str]] = {}
+        self._told: dict[str, frozenset[str] | None] = {}
         self._wired: dict[str, Filter | None] = {}
         self._held: dict[str, tuple[frozenset[str], ...]] = {}
         self._uses: Counter[str] = Counter()
         self._unused: set[str] = set()
         self._resets = 0
 
-    def follow(self, addresses_of: AddressesOf) -> None:
-        """From now on this is what is known; sets of before that nobody will need go."""
-        self._addresses_of = addresses_of
+    def follow(self, addresses_of: AddressesOf, is_named: Callable[[str], bool]) -> None:
+        """From now on this is what is known, and whether a group of a port here names a set; sets of before that nobody will need go."""
+        self._addresses_of, self._is_named = addresses_of, is_named
         self._unused |= self._told.keys()
 
     def is_told(self, set_id: str) -> bool:
@@ -81,10 +83,14 @@ class SwitchSets:
             lost.clear()
 
     async def tell(self, set_id: str) -> None:
-        """What is known of a set, nothing where nothing is. Raises SwitchError."""
+        """What is known of a set. Where that is nothing it is left as it is, to be told when there is something. Raises SwitchError."""
         async with self._locks.of(set_id):
             while True:
-                resets, addresses = self._resets, frozenset(self._addresses_of(set_id) or ())
+                resets, known = self._resets, self._addresses_of(set_id)
+                if known is None:
+                    self._told.setdefault(set_id, None)
+                    return
+                addresses = frozenset(known)
                 if self._told.get(set_id) == addresses:
                     return
                 await self._switch.address_set(set_id, addresses)
@@ -99,16 +105,17 @@ class SwitchSets:
         for set_id in sorted(self._unused):
             async with self._locks.of(set_id):
                 self._unused.discard(set_id)
-                if self._uses[set_id] > 0 or self._addresses_of(set_id) is not None:
+                if self._uses[set_id] > 0 or self._is_named(set_id):
                     continue
                 del self._uses[set_id]
-                if self._told.pop(set_id, None) is None:
+                if set_id not in self._told:
                     continue
+                del self._told[set_id]
                 try:
                     await self._switch.drop_sets([set_id])
                 except SwitchError as error:
                     log.warning("the switch did not drop a set of addresses, trying again", set=set_id, cause=str(error))
-                    self._told[set_id] = frozenset()
+                    self._told[set_id] = None
                     self._unused.add(set_id)
 
     def _release(self, port_id: str, kept: frozenset[str] | None) -> None:

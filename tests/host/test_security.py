@@ -400,6 +400,25 @@ async def test_ports_that_stand_stay_as_they_are_until_somebody_says_what_their_
         await made.passes("a", SSH, PING)
 
 
+async def test_a_set_keeps_its_members_until_somebody_says_who_they_are(loop: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a host that starts anew: rules come by a hint, of the set that they name nobody says anything while ports are waited for."""
+    monkeypatch.setattr(security, "PATIENCE", 0.05)
+    world = World()
+    async with rig(world=world, **loop) as made:
+        made.control.allow("web", from_set("web"))
+        made.control.change("web", joined=["10.0.0.1"])
+        await made.wired(port("a", "web"))
+    async with rig(world=world, owned={"a": port("a", "web")}, silent=True, **loop) as made:
+        made.control.change("web", joined=["10.0.0.1"])
+        made.control.change("web", joined=["10.0.0.2"])
+        await made.plugged(port("b", "web"))
+        await made.control.hint(made.control.allow("web", from_set("web"), PING))
+        await made.agent.wire(port("b", "web"))
+        assert world.sets["web"] == {"10.0.0.1"}
+        made.control.security_answers.set()
+        await made.has("web", "10.0.0.1", "10.0.0.2")
+
+
 async def test_a_group_and_its_set_stay_while_a_port_is_wired_with_them(loop: dict[str, Any]) -> None:
     """The only port that needs a set goes while another is being wired that needs it, too."""
     async with rig(simulated={"wire": 0.02}, **loop) as made:

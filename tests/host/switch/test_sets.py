@@ -10,6 +10,7 @@ import pytest
 
 from pileus.host.switch.openflow import DeleteFlow, Each, Flow, Message
 from pileus.host.switch.tables import EGRESS_RULES, INGRESS_RULES, PORT_KIND, SET_KIND, cookie
+from pileus.host.switch_sets import SwitchSets
 from tests.host.switch.frames import udp
 from tests.host.switch.rigs import LIMIT, OvsRig, network
 from tests.host.switch.test_security import IP_A, MAC, SENDS, guest, rule, takes, to_b
@@ -195,3 +196,24 @@ async def test_what_is_wired_while_the_markers_are_read_is_known_afterwards(ovs:
     before = await flows_of(ovs, SET_KIND, "friends")
     await a.wire(takes(*FRIENDS))
     assert len(before) == len(await flows_of(ovs, SET_KIND, "friends"))
+
+
+async def test_a_set_of_which_nothing_is_known_keeps_its_members(ovs: OvsRig) -> None:
+    """What is allowed goes on through a restart of the host's process, before anybody says who the members are."""
+    one, known = network(), dict[str, set[str]]()
+    a, b = await guest(ovs, 1, one, SENDS), await guest(ovs, 2, one, None)
+    for restarts in (False, True):
+        sets = SwitchSets(ovs.switch)
+        sets.follow(known.get, lambda _: True)
+        if not restarts:
+            known["friends"] = {IP_A}
+        await sets.hold(b.port.port_id, takes(*FRIENDS))
+        await b.wire(takes(*FRIENDS))
+        assert await a.reaches(b, to_b(9))
+        if not restarts:
+            await ovs.restart()
+            known.clear()
+    known["friends"] = set()
+    await sets.tell("friends")
+    await ovs.settled()
+    assert not await a.reaches(b, to_b(9))
