@@ -13,8 +13,8 @@ from pileus.errors import NotFound, PileusError, Unavailable
 PAGE = 200
 FEW = 20
 """A page where one of the first is likely to do."""
-IDS = 40
-"""Ids of one query: a URL must not get too long."""
+IDS = 150
+"""Ids of one query, as many as Nova asks for at once: a URL of them is shorter than the 8 KiB that servers take."""
 
 
 class NeutronApi:
