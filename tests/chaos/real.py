@@ -34,9 +34,17 @@ async def machines(cluster: Cluster, stack: AsyncExitStack) -> dict[str, Machine
         for role in roles:
             cluster.place("host.tunnel_address", f"198.51.100.{number}/24", only=role)
             cluster.place("host.tunnel_device", device, only=role)
-        machine = found[f"h{number}"] = Machine(cluster.folder / f"host@h{number}")
-        stack.push_async_callback(asyncio.to_thread, take_down, cluster, roles[0], machine)
+        found[f"h{number}"] = Machine(cluster.folder / f"host@h{number}")
+    stack.push_async_callback(_take_all_down, cluster, {"host@h1": found["h1"], "host/compute@h2": found["h2"]})
     return found
+
+
+async def _take_all_down(cluster: Cluster, machines: Mapping[str, Machine]) -> None:
+    """Raises AssertionError where something stays, when none is worked on any more."""
+    works = [asyncio.to_thread(take_down, cluster, role, machine) for role, machine in machines.items()]
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
 
 
 def take_down(cluster: Cluster, role: str, machine: Machine) -> None:
