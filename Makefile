@@ -6,6 +6,10 @@ MAKEFLAGS += --no-print-directory
 export PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
+# Tests start hundreds of processes of Python: what one has compiled the next need not.
+export PYTHONDONTWRITEBYTECODE =
+# Workers of the tests, for two cores: those that start processes and guests wait most of the time (fewer: make test JOBS=2).
+JOBS = 3
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq
@@ -24,7 +28,7 @@ demo: parts .venv/runtime.done ## a throw-away cloud: two servers, proved from i
 
 test: engines check ## everything: check, then all tests (as root on Debian with real guests and a real switch)
 	@$(GUEST)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev.done ## ruff and mypy --strict
 	@$(BIN)/ruff check $(SOURCES)
@@ -71,6 +75,6 @@ engines:
 
 .venv/dev.done: requirements-dev.lock pyproject.toml .venv/python.done
 	@echo "Installing what requirements-dev.lock names" >&2
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --require-hashes --no-compile -r requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/runtime.done

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from pileus.http.face import Limits
+from pileus.identity import passwords
 from pileus.identity.api.face import face
 from pileus.identity.bootstrap import Bootstrapped
 from pileus.identity.service import Identity
@@ -89,7 +90,9 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-async def cloud(store: SqliteStore, settings: Settings, tmp_path: Path) -> AsyncIterator[Cloud]:
+async def cloud(store: SqliteStore, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloud]:
+    monkeypatch.setattr(passwords, "ROUNDS", 1)  # what a hash costs is tests/identity/test_passwords.py's matter
+    monkeypatch.setattr(passwords, "MEMORY", 8)
     clock = Clock()
     keys_folder = tmp_path / "keys" / "fernet"
     identity = Identity(store, settings, keys_folder, BASE, now=clock)
