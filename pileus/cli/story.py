@@ -23,8 +23,8 @@ from pileus.errors import StartupError
 from pileus.lab import calibrate, report, story
 from pileus.lab.cases import BY_NAME
 from pileus.lab.markup import number, rate, seconds
+from pileus.lab.plan import Options, Tell
 from pileus.lab.results import Case, Experiment
-from pileus.lab.story import Options, Tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

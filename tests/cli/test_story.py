@@ -15,7 +15,7 @@ from pileus.cli import story
 from pileus.cli.lab import app
 from pileus.errors import StartupError
 from pileus.lab.cases import BY_NAME
-from pileus.lab.story import Options
+from pileus.lab.plan import Options
 from tests.cli.conftest import Run, pileus
 from tests.lab import samples
 

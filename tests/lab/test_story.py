@@ -16,16 +16,17 @@ from pileus.cli import story as command
 from pileus.errors import StartupError
 from pileus.lab import calibrate, story, words
 from pileus.lab.cases import BY_NAME, Case
+from pileus.lab.climb import FIRST, MOST_RUNGS, NEAR, STEP, Runner
 from pileus.lab.ground import Ground, Size
+from pileus.lab.plan import Lab, Options
 from pileus.lab.results import Rung
-from pileus.lab.story import FIRST, NEAR, STEP, Lab, Options, _Runner
 from pileus.profiles import STORY
 from tests.lab.test_physics import COSTS, WORLD
 
 CALIBRATION = calibrate.shipped()
 
 
-class Imagined(_Runner):
+class Imagined(Runner):
     """A case whose knee is known: loads up to it are good."""
 
     def __init__(self, lab: Lab, case: Case, truth: float, breaks: float) -> None:
@@ -67,7 +68,7 @@ async def test_a_climb_brackets_the_knee(factor: float, name: str) -> None:
     assert found.knee_per_s <= truth
     above = min(rate for rate in runner.tried if rate > truth)
     assert above / found.knee_per_s <= (NEAR if 1 / STEP**3 < factor < STEP**3 else STEP) * 1.001
-    assert len(runner.tried) <= story.MOST_RUNGS
+    assert len(runner.tried) <= MOST_RUNGS
 
 
 @given(factor=st.floats(0.5, 2.0), beyond=st.floats(1.0, 1.5))
