@@ -1,8 +1,9 @@
 """What the switch has been told of security groups: sets of addresses, and the rules that ports were wired with.
 
 A set must be there before flows of a port name it, and may go when no port's flows do any more. One of which nothing is known yet is
-left as it stands: it may have members of an earlier process's telling, which the flows of ports rest on. Flows may name the sets of all rules that
-a port was wired with since it is known what it has; so each port holds sets (`hold`) until it is wired with others (`wired`), or gone.
+left as it stands: it may have members of an earlier process's telling, which the flows of ports rest on. Flows may name the sets of all
+rules that a port was wired with since it is known what it has; so each port holds sets (`hold`) until it is wired with others (`wired`),
+or gone.
 """
 
 from __future__ import annotations

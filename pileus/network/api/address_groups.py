@@ -94,11 +94,8 @@ async def show(network: Network, call: Call) -> Reply:
 
 
 async def create(network: Network, call: Call) -> Reply:
-    given, bulk = await attributes.bodies(call, "address_group", "address_groups")
-    new = []
-    for body in given:
-        values = attributes.convert(body, ATTRIBUTES, call.context, create=True, singular="address_group")
-        new.append(NewAddressGroup(attributes.owner(values, call.context), **values))
+    given, bulk = await attributes.new(call, ATTRIBUTES, "address_group")
+    new = [NewAddressGroup(owner, **values) for owner, values in given]
     made = await network.store.write(lambda tx: [address_groups.create(tx, one) for one in new])
     return lists.created(RESOURCE, call, made, bulk=bulk)
 

@@ -82,6 +82,13 @@ def owner(values: dict[str, Any], context: Context) -> str:
     return project_id
 
 
+async def new(call: Call, attributes: Sequence[Attribute], singular: str) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
+    """What a POST asks for: whose each resource will be and its values, and whether they came as a list (bulk)."""
+    given, bulk = await bodies(call, singular, f"{singular}s")
+    found = [convert(one, attributes, call.context, create=True, singular=singular) for one in given]
+    return [(owner(values, call.context), values) for values in found], bulk
+
+
 def disallowed(rule: str) -> Forbidden:
     return Forbidden(f"(rule:{rule}) is disallowed by policy: it needs the admin role or the network's owner.", kind="PolicyNotAuthorized")
 

@@ -91,11 +91,8 @@ async def show(network: Network, call: Call) -> Reply:
 
 
 async def create(network: Network, call: Call) -> Reply:
-    given, bulk = await attributes.bodies(call, "security_group", "security_groups")
-    new = []
-    for body in given:
-        values = attributes.convert(body, ATTRIBUTES, call.context, create=True, singular="security_group")
-        new.append(NewGroup(attributes.owner(values, call.context), **values))
+    given, bulk = await attributes.new(call, ATTRIBUTES, "security_group")
+    new = [NewGroup(owner, **values) for owner, values in given]
     made = await network.store.write(_create, network.config, new)
     return lists.created(RESOURCE, call, made, bulk=bulk)
 
