@@ -74,11 +74,13 @@ class Rest:
 
     def __init__(self, cloud: Cloudlet) -> None:
         self.batches: list[list[ExternalEvent]] = []
+        self.times: list[float] = []
         self._send = cloud.events.send
         cloud.events.send = self._noted  # type: ignore[method-assign]
 
     async def _noted(self, events: Sequence[ExternalEvent]) -> list[Delivery]:
         self.batches.append(list(events))
+        self.times.append(asyncio.get_running_loop().time())
         return await self._send(events)
 
     @property
