@@ -16,8 +16,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell has started this run in the background. What the tests start is to hear Ctrl-C as it does at a terminal.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-WAITING = ("chaos", "real", "lab", "deploy", "cli")
-"""Folders whose tests start processes and guests, and wait for them: those with the longest files first."""
+WAITING = ("chaos", "boot", "real", "lab", "deploy", "cli")
+"""Folders whose tests wait, most of them for processes and guests: those with the longest files first."""
 BY_THEN = 0.85
 """The part of the other files among which those are spread: a worker that began a long file last would end by itself."""
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     files = [list(found) for _, found in groupby(items, lambda item: item.path)]
     waiting = sorted((file for file in files if _folder(file) in WAITING), key=lambda file: WAITING.index(_folder(file)))
-    others = [file for file in files if _folder(file) not in WAITING]
+    others = [file for file in reversed(files) if _folder(file) not in WAITING]  # blackbox last: it waits too
     places = [(BY_THEN * number / len(waiting), file) for number, file in enumerate(waiting)]
     places += [(number / len(others), file) for number, file in enumerate(others)]
     items[:] = [item for _, file in sorted(places, key=lambda place: place[0]) for item in file]
