@@ -15,7 +15,7 @@ TIMEOUT = 30.0
 SIMULATED = {"plug": 0.002, "wire": 0.0005, "delete_flow": 0.0001}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_the_storys_path_under_load() -> None:
     """All four changes: agents' turns, RPC, REST both ways; deletes and restarts beside creates."""
     case = BY_NAME["all"]
