@@ -79,6 +79,7 @@ class Pipeline:
                 bridge.close()
             raise
         self._bridges = made
+        self._connections = Connections()  # what was sent last may not have come there
 
     @property
     def connected(self) -> bool:
