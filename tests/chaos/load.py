@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,18 +24,21 @@ class Counts:
 
 
 class Load:
-    """One project's user. Answers that are lost are not known: what is there is asked at the end."""
+    """One project's user. Answers that are lost are not known: what is there is asked at the end. `doomed`: it was told to delete these,
+    and not whether they are."""
 
-    def __init__(self, url: str, password: str, dice: random.Random) -> None:
+    def __init__(self, url: str, password: str, dice: random.Random, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.counts = Counts()
         self.known: set[str] = set()
         self.deleted: set[str] = set()
+        self.doomed: set[str] = set()
         self._url = url
         self._password = password
         self._dice = dice
         self._number = 0
         self._network = ""
-        self._http = httpx.AsyncClient(timeout=10.0, limits=httpx.Limits(max_connections=50))
+        self._http = httpx.AsyncClient(timeout=10.0, limits=httpx.Limits(max_connections=50), transport=transport)
+        self._headers: dict[str, str] = {}
 
     async def start(self) -> None:
         await self._sign_in()
@@ -56,7 +60,7 @@ class Load:
                 group.create_task(self._create())
                 alive = self.known - self.deleted
                 if alive and self._dice.random() < len(alive) / most:
-                    group.create_task(self._delete(self._dice.choice(sorted(alive))))
+                    group.create_task(self.delete(self._dice.choice(sorted(alive))))
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Ask until answered; the body. Raises RuntimeError for a refusal."""
@@ -95,6 +99,10 @@ class Load:
             if len(page["servers"]) < 500:
                 return found
 
+    def lost(self, found: Collection[str]) -> set[str]:
+        """Servers that must be there, and are not among these."""
+        return self.known - self.deleted - self.doomed - set(found)
+
     async def settle(self, limit: float) -> list[dict[str, Any]]:
         """Wait until no server is on its way; all that are there. Raises TimeoutError that names who is stuck."""
         ends = time.monotonic() + limit
@@ -117,11 +125,13 @@ class Load:
             self.known.add(answer.json()["server"]["id"])
         self._count(answer, 202)
 
-    async def _delete(self, server_id: str) -> None:
+    async def delete(self, server_id: str) -> None:
         answer = await self._once("DELETE", f"/compute/v2.1/servers/{server_id}")
         if answer is not None and answer.status_code in (204, 404):
             self.counts.deleted += 1
             self.deleted.add(server_id)
+        elif answer is None or answer.status_code >= 500:
+            self.doomed.add(server_id)
         self._count(answer, 204)
 
     async def _evacuate(self, ends: float) -> None:

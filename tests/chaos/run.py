@@ -168,7 +168,7 @@ def _look(found: Sequence[Mapping[str, Any]], load: Load, scene: Scene) -> dict[
         "neither ACTIVE nor ERROR": [(s["id"], s["status"]) for s in found if s["status"] not in fine],
         "ERROR without a cause": [s["id"] for s in found if s["status"] == "ERROR" and not s.get("fault", {}).get("message")],
         "deleted and there": sorted(load.deleted & {s["id"] for s in found}),
-        "created and lost": sorted((load.known - load.deleted) - {s["id"] for s in found}),
+        "created and lost": sorted(load.lost({s["id"] for s in found})),
     }
     return {what: who for what, who in wrong.items() if who}
 

@@ -1,13 +1,18 @@
-"""What a run excuses on a real host, and what it does not: against a machine that is made up."""
+"""What a run excuses, and what it does not: against a machine and an API that are made up."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
+import pytest
+
 from pileus.host.privileged import tap_name
 from pileus.host.switch.tables import NETWORK_KIND, PORT_KIND, cookie
+from tests.chaos.load import Load
 from tests.chaos.real import compared
 from tests.chaos.truth import Told
 from tests.real.machine import Machine
@@ -72,3 +77,19 @@ def test_a_guest_of_an_active_server_has_its_port_and_its_network(tmp_path: Path
     (tmp_path / "dhcp" / "net" / "hosts" / f"{PORT}.4").touch()
     assert wrong(MadeUp(tmp_path, [SERVER], [PORT], [NETWORK]), told()) == set()
     assert wrong(MadeUp(tmp_path, [SERVER], [], [NETWORK]), told()) == {"TAPs", "switch ports", "flows of ports"}
+
+
+@pytest.mark.parametrize(("answer", "lost"), [(None, set()), (503, set()), (204, set()), (404, set()), (409, {SERVER})])
+async def test_a_server_whose_delete_was_not_answered_may_be_gone(answer: int | None, lost: set[str]) -> None:
+    """The API was killed, or lost its database, when it had done it."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if answer is None:
+            raise httpx.ReadError("killed")
+        return httpx.Response(answer)
+
+    load = Load("http://api", "", random.Random(1), httpx.MockTransport(respond))
+    load.known.add(SERVER)
+    await load.delete(SERVER)
+    assert load.lost([]) == lost and load.lost([SERVER]) == set()
+    await load.close()
