@@ -91,11 +91,10 @@ class Runner:
         if bad == math.inf:
             return max(wanted, good * STEP)
         if not good:
-            return min(wanted, bad / STEP)
+            return min(wanted, bad / STEP ** max(1, len(self._rungs) - 1))  # far off: in longer and longer steps
         if bad / good <= NEAR:
             return None
-        between = math.sqrt(good * bad)
-        return between if bad / good <= STEP * STEP else min(max(wanted, good * STEP), bad / STEP)
+        return wanted if good * STEP <= wanted <= bad / STEP else math.sqrt(good * bad)
 
     def found(self) -> Found:
         """What the case came to."""
