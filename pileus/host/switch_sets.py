@@ -32,6 +32,7 @@ class SwitchSets:
         self._is_named: Callable[[str], bool] = lambda _: False
         self._locks = Locks()
         self._told: dict[str, frozenset[str] | None] = {}
+        """Set → its addresses; None: it may stand, with what is not known."""
         self._wired: dict[str, Filter | None] = {}
         self._held: dict[str, tuple[frozenset[str], ...]] = {}
         self._uses: Counter[str] = Counter()
@@ -58,7 +59,7 @@ class SwitchSets:
             self._held[port_id] = (*held, named)
             self._uses.update(named)
         for set_id in sorted(named):
-            if set_id not in self._told:
+            if self._told.get(set_id) is None:
                 await self.tell(set_id)
         if named not in self._held.get(port_id, ()):  # the port went meanwhile, and what was told since then is nobody's
             self._unused |= {set_id for set_id in named if self._uses[set_id] <= 0}
@@ -94,7 +95,14 @@ class SwitchSets:
                 addresses = frozenset(known)
                 if self._told.get(set_id) == addresses:
                     return
-                await self._switch.address_set(set_id, addresses)
+                # Told or not, something of it may stand from here on: whoever tells may be ended in the middle, or refused.
+                self._told.setdefault(set_id, None)
+                try:
+                    await self._switch.address_set(set_id, addresses)
+                except BaseException:
+                    if resets == self._resets:
+                        self._told[set_id] = None
+                    raise
                 if resets == self._resets:
                     self._told[set_id] = addresses
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from pileus.host import security
 from pileus.host.dhcp import SimulatedDhcp
 from pileus.host.lanes import Lanes
 from pileus.host.network_part import NetworkPart, NetworkParts
-from pileus.host.switch import Filter
+from pileus.host.switch import Filter, SwitchError
 from pileus.host.switch.simulated import World
+from pileus.host.switch_sets import SwitchSets
 from pileus.messages import AddressSet, GroupRules, PortsChanged, Security, SecurityChanged
 from pileus.settings import Settings, Simulated
 from tests.host.agents import PING, SSH, Control, Recorded, from_set, port, rig
@@ -214,6 +216,58 @@ async def test_sets_go_with_the_last_port_that_needs_them_and_after_it(loop: dic
         await made.wired(port("d", "web"))
         await made.has("web", "10.0.0.1")
         assert made.control.questions[-1].groups == {"web": -1}
+
+
+@pytest.mark.parametrize("end", ["cancelled", "refused"])
+async def test_a_set_whose_telling_ended_in_the_middle_goes_with_its_port(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """A guest that does not start ends the wiring of its ports: what the switch has of their sets by then must go, too."""
+    async with rig() as made:
+        made.control.allow("web", from_set("web"))
+        address_set, begun = made.switch.address_set, asyncio.Event()
+
+        async def half(set_id: str, addresses: Collection[str]) -> None:
+            await address_set(set_id, addresses)
+            begun.set()
+            if end == "refused":
+                raise SwitchError("not more than half of it")
+            await asyncio.sleep(3600)
+
+        monkeypatch.setattr(made.switch, "address_set", half)
+        wiring = asyncio.create_task(made.wired(port("a", "web")))
+        await begun.wait()
+        wiring.cancel()
+        await asyncio.wait([wiring])
+        assert "web" in made.switch.world.sets
+        await made.agent.remove([port("a", "web")])
+        await made.until(lambda: not made.switch.world.sets)
+        monkeypatch.setattr(made.switch, "address_set", address_set)
+        made.control.change("web", joined=["10.0.0.1"])
+        await made.wired(port("b", "web"))
+        await made.has("web", "10.0.0.1")
+
+
+async def test_members_that_the_switch_may_have_are_told_again_though_they_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One joins, which the switch takes without saying so; it leaves before it is told again: it must not stay let in."""
+    world = World()
+    switch = Recorded(Simulated(), world)
+    members = {"10.0.0.1"}
+    sets = SwitchSets(switch)
+    sets.follow(lambda _: members, lambda _: True)
+    await sets.tell("web")
+    address_set = switch.address_set
+
+    async def unsaid(set_id: str, addresses: Collection[str]) -> None:
+        await address_set(set_id, addresses)
+        raise SwitchError("no answer")
+
+    monkeypatch.setattr(switch, "address_set", unsaid)
+    members.add("10.0.0.2")
+    with pytest.raises(SwitchError):
+        await sets.tell("web")
+    monkeypatch.setattr(switch, "address_set", address_set)
+    members.discard("10.0.0.2")
+    await sets.tell("web")
+    assert set(world.sets["web"]) == {"10.0.0.1"}
 
 
 async def test_what_is_gone_is_empty() -> None:
