@@ -37,7 +37,7 @@ CONFIG = read(Settings(network=NetworkSettings(default_type="local"), quota=Quot
 
 @pytest.fixture
 async def crowd(postgres: PostgresServer) -> AsyncIterator[PostgresStore]:
-    store = await PostgresStore.open(Database(url=await postgres.fresh(), max_pool_size=WRITERS), role="test")
+    store = await PostgresStore.open(Database(url=await postgres.fresh(), max_pool_size=WRITERS, pool_timeout=100), role="test")
     yield store
     await store.close()
 
