@@ -156,7 +156,8 @@ def stations(case: Case, costs: Costs, world: World) -> tuple[Station, ...]:
     workers, pool = int(value(case, cases.WORKERS)), int(value(case, cases.POOL))
     threads = int(value(case, "network.executor_thread_pool_size"))
     rpc = workers * min(pool, threads)
-    found.append(_connections("network rpc", "network-rpc", costs, rpc, f"{workers} × min({pool}, {threads}) = {rpc}", 0.0))
+    if value(case, "compute.plug_signal") == "callback":  # else nobody waits for what the agents tell their server
+        found.append(_connections("network rpc", "network-rpc", costs, rpc, f"{workers} × min({pool}, {threads}) = {rpc}", 0.0))
     if costs.held.create.get("network-api"):
         every = API_WORKERS * pool
         found.append(_connections("network API", "network-api", costs, every, f"{API_WORKERS} × {pool} = {every}", heals))

@@ -131,6 +131,11 @@ def test_slots_are_held_through_the_wait_in_the_story_only() -> None:
     assert "build slots" not in {station.name for station in predict(BY_NAME["default"], slow, few).stations}
 
 
+def test_nobody_waits_for_rpc_where_the_host_asks_its_own_agent() -> None:
+    names = {name: {station.name for station in predict(BY_NAME[name], COSTS, WORLD).stations} for name in ("start", "default")}
+    assert "network rpc" in names["start"] - names["default"]
+
+
 def test_healing_by_restarts_counts_only_where_it_starts_over() -> None:
     over, on = BY_NAME["restarts"], BY_NAME["restarts-resume"]
     assert heals_per_s(over, WORLD) == pytest.approx(300 / 600 + 2 / 60 * 300)
