@@ -149,8 +149,8 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
     tell(f"together a create takes {cpu.create * 1000:.0f} ms of CPU, a delete {cpu.delete * 1000:.0f}; what all share {shared:.2f} cores")
     return Costs(
         trips=_spent(create.trips, delete.trips, heal.trips, [(each.rate, each.trips) for each in seen]),
-        # Not of the last load: where the cores are waited for, connections are held meanwhile.
-        held=_spent(create.held, delete.held, heal.held, [(each.rate, each.held) for each in seen[:-1]]),
+        # As long a trip as where nothing else is: under load connections are held for locks and cores, too, which is queues and no cost.
+        held=_spent(create.held, delete.held, heal.held, [(each.rate, _times(each.trips, create, delete)) for each in seen]),
         cpu=cpu,
         trip_s=trip,
         wait_s=min(waits, default=0.0),
@@ -158,6 +158,12 @@ async def measure(site: Site, tell: Callable[[str], None]) -> Costs:
         heal_requests=heal.trips.get(REST, 0.0),
         words=_measured(site, create.cpu + delete.cpu, seen, cpu, more),
     )
+
+
+def _times(trips: Trips, create: Reading, delete: Reading) -> Trips:
+    """Seconds that connections are held for so many round trips, each for as long as those of work that came one by one."""
+    held = {role: create.held[role] + delete.held[role] for role in create.held}
+    return {role: trips[role] * held[role] / max(create.trips[role] + delete.trips[role], 1e-9) for role in held}
 
 
 def _spent(create: Trips, delete: Trips, heal: Trips, loads: Sequence[tuple[float, Trips]]) -> Spent:
