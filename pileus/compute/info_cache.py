@@ -128,7 +128,7 @@ _FAR_HOSTS = (
     .where((host_beats.c.heal_at > _NOW + _INTERVAL) | (host_beats.c.heal_at == NO_TURN))
     .with_for_update(skip_locked=True)
 )
-_TURN = update(servers).where(_ID == bindparam("this")).values(heal_at=_ANEW)
+_TURN = update(servers).where(bindparam("this") == _ID).values(heal_at=_ANEW)
 _HOST_TURN = update(host_beats).where(host_beats.c.name == bindparam("this")).values(heal_at=_ANEW)
 
 _UNTOUCHED = servers.c.addresses_asked == bindparam("loaded_asked")
