@@ -270,7 +270,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         end = loop.time() + LONGEST
         while (until := min(end, self._created_at + FIRST)) > loop.time():  # noqa: ASYNC110 - the moment moves on
-            await asyncio.sleep(until - loop.time())
+            await asyncio.sleep(max(until - loop.time(), 0.001))  # a clock that stands still between turns would never get there
 
     def _begin(self, taken: Taken) -> None:
         """Compute an action that is leased, with a place in its lane."""

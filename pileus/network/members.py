@@ -29,6 +29,7 @@ _FIRST_AGAIN = update(members).where(*_HERE).values(ports=members.c.ports + 1)
 _FEWER = update(members).where(*_HERE).values(ports=members.c.ports - bindparam("gone"))
 _ANY = select(members.c.host, members.c.address).where(members.c.network_id == bindparam("network"), members.c.ports > 0).limit(1)
 _ANY_OTHER = _ANY.where(members.c.host != bindparam("on"))
+_ANY_KNOWN = _ANY.where(members.c.address.is_not(None))
 _NETWORK = select(networks.c.id).where(networks.c.id == bindparam("network"))
 _LOCK, _LOCK_ALONE = _NETWORK.with_for_update(read=True), _NETWORK.with_for_update(key_share=True)
 _HOLD = (
@@ -96,8 +97,9 @@ def forget(tx: Tx, network_id: str) -> None:
 
 
 def anywhere(tx: Tx, network_id: str) -> tuple[str, bool] | None:
-    """A host that has ports in the network, and whether that one reaches others; None while there is no such host."""
-    found = tx.execute(_ANY, {"network": network_id}).first()
+    """A host that has ports in the network and has said whether it has tunnels, and whether it reaches others; None while there is no
+    such host: what nobody knows asks nothing of the next one."""
+    found = tx.execute(_ANY_KNOWN, {"network": network_id}).first()
     return None if found is None else (str(found[0]), found[1] != "")
 
 

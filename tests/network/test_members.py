@@ -243,3 +243,16 @@ async def test_who_leaves_is_told_without_anybody_asking(service: Network, bus: 
 async def test_a_host_cannot_ask_for_another(service: Network, bus: InProcessBus) -> None:
     with pytest.raises(BusError):
         await bus.request(from_host("h1", MEMBERS), MembersRequest("h2", "a", {}), Members, timeout=1)
+
+
+def test_a_host_whose_agent_was_not_heard_of_yet_asks_nothing_of_the_next(tx: Connection, config: Config) -> None:
+    """It may have tunnels or not: on a cloud of one host without them, all servers after the first would fail."""
+    network = make_network(tx, config)
+    create(tx, config, network, "s1", "unheard")
+    found = servers.constraint(tx, [nic(network)])
+    assert (found.host, found.network_types) == (None, frozenset())
+    create(tx, config, network, "s2", "unheard")
+    agent(tx, "unheard", "")
+    members.moved(tx, "unheard", "")
+    found = servers.constraint(tx, [nic(network)])
+    assert (found.host, found.network_types) == ("unheard", frozenset())
