@@ -95,7 +95,7 @@ class Ledger:
         needed = {name for named in world.named.values() for name in named}
         for name, addresses in members.items():
             if name in needed:
-                world.sets[name] = frozenset(addresses)
+                world.sets[name] = addresses
             else:  # left by a process that was killed before it dropped them
                 self.write_members(host, name, (), addresses)
         return world

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import structlog
 
@@ -89,7 +90,8 @@ class SecurityGroups:
         self._asks = asyncio.Event()
         self._heard_of = False
         self._number = 0.0
-        self._stale_sets: set[str] = set()
+        self._stale_sets: dict[str, set[str] | None] = {}
+        """Set → the addresses of which there is news; None: any."""
         switch_sets.follow(self._addresses_of, self._sets.__contains__)
 
     def enter(self, ports: Iterable[PortWiring]) -> None:
@@ -151,14 +153,14 @@ class SecurityGroups:
 
     async def tell_stale(self) -> bool:
         """Tell the switch the sets that have changed. False: it did not take some; they stay noted."""
-        stale, self._stale_sets = self._stale_sets, set()
-        for set_id in sorted(stale):
+        stale, self._stale_sets = self._stale_sets, {}
+        for set_id, changed in sorted(stale.items(), key=itemgetter(0)):
             try:
                 if self._switch_sets.is_told(set_id):  # others are told by whoever wires with them
-                    await self._switch_sets.tell(set_id)
+                    await self._switch_sets.tell(set_id, changed)
             except SwitchError as error:
                 log.warning("the switch did not take a set of addresses, trying again", set=set_id, cause=str(error))
-                self._stale_sets.add(set_id)
+                self._stale_sets[set_id] = None
         await self._switch_sets.drop_unused()
         return not self._stale_sets
 
@@ -245,21 +247,23 @@ class SecurityGroups:
         known.version, known.addresses = told.version, set(told.addresses)
         if known.hinted > told.version:
             self._asks.set()
-        self._stale(told.set_id)
+        self._stale(told.set_id, None)
 
     def _take_hint(self, known: _Set, change: SetChange) -> None:
         known.hinted = max(known.hinted, change.version)
         if known.version < 0 or change.version <= known.version:
             return
-        known.addresses = known.addresses - set(change.left) | set(change.joined)
+        known.addresses.difference_update(change.left)
+        known.addresses.update(change.joined)
         if change.before == known.version:
             known.version = change.version
         else:
             self._asks.set()
-        self._stale(change.set_id)
+        self._stale(change.set_id, {*change.joined, *change.left})
 
-    def _stale(self, set_id: str) -> None:
-        self._stale_sets.add(set_id)
+    def _stale(self, set_id: str, changed: set[str] | None) -> None:
+        before = self._stale_sets.get(set_id, set())
+        self._stale_sets[set_id] = None if changed is None or before is None else before | changed
         self.news.set()
 
     def _see_known(self) -> None:

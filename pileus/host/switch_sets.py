@@ -9,7 +9,8 @@ or gone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 
 import structlog
 
@@ -31,7 +32,7 @@ class SwitchSets:
         self._addresses_of: AddressesOf = lambda _: None
         self._is_named: Callable[[str], bool] = lambda _: False
         self._locks = Locks()
-        self._told: dict[str, frozenset[str] | None] = {}
+        self._told: dict[str, set[str] | None] = {}
         """Set → its addresses; None: it may stand, with what is not known."""
         self._wired: dict[str, Filter | None] = {}
         self._held: dict[str, tuple[frozenset[str], ...]] = {}
@@ -84,27 +85,43 @@ class SwitchSets:
         for lost in (self._told, self._wired, self._held, self._uses, self._unused):
             lost.clear()
 
-    async def tell(self, set_id: str) -> None:
-        """What is known of a set. Where that is nothing it is left as it is, to be told when there is something. Raises SwitchError."""
+    async def tell(self, set_id: str, changed: Collection[str] | None = None) -> None:
+        """What is known of a set. Where that is nothing it is left as it is, to be told when there is something. `changed`: the addresses
+        of which there is news, None: any. Raises SwitchError."""
         async with self._locks.of(set_id):
-            while True:
-                resets, known = self._resets, self._addresses_of(set_id)
-                if known is None:
-                    self._told.setdefault(set_id, None)
-                    return
-                addresses = frozenset(known)
-                if self._told.get(set_id) == addresses:
-                    return
+            while (work := self._work(set_id, changed)) is not None:
                 # Told or not, something of it may stand from here on: whoever tells may be ended in the middle, or refused.
                 self._told.setdefault(set_id, None)
+                resets, (telling, after) = self._resets, work
                 try:
-                    await self._switch.address_set(set_id, addresses)
+                    await telling()
                 except BaseException:
                     if resets == self._resets:
                         self._told[set_id] = None
                     raise
                 if resets == self._resets:
-                    self._told[set_id] = addresses
+                    self._told[set_id] = after()
+
+    def _work(self, set_id: str, changed: Collection[str] | None) -> tuple[Callable[[], Awaitable[None]], Callable[[], set[str]]] | None:
+        """What the switch is to be told, and what stands there afterwards. A change costs what has changed, not what there is."""
+        known, told = self._addresses_of(set_id), self._told.get(set_id)
+        if known is None:
+            self._told.setdefault(set_id, None)
+            return None
+        if told is None or changed is None:
+            addresses = set(known)
+            return None if told == addresses else (partial(self._switch.address_set, set_id, addresses), lambda: addresses)
+        joined = {address for address in changed if address in known and address not in told}
+        left = {address for address in changed if address not in known and address in told}
+        if not joined and not left:
+            return None
+
+        def after() -> set[str]:
+            told.difference_update(left)
+            told.update(joined)
+            return told
+
+        return partial(self._switch.change_set, set_id, joined, left), after
 
     def unnamed(self, set_id: str) -> None:
         """No group names it any more; the next `drop_unused` sees whether a port's flows do."""

@@ -7,6 +7,7 @@ A message is only a hint: hosts ask again now and then.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ QUEUE = "network-rpc"
 IDLE = 2.0
 """Seconds after which it is looked for changes though nobody said that there are: of an address that goes nobody hears."""
 AGAIN = 1.0
+AT_ONCE = 10
+"""Hosts told in one go: all of them at once would keep everybody else waiting for a moment, again and again."""
 
 
 class SecurityAnnouncer:
@@ -86,20 +89,22 @@ class SecurityAnnouncer:
             told = await self._store.write(security_members.sweep, time.time(), self._settings.members_rate)
             if told is None:
                 return  # another one is at it
-            await tell_sets(self._store, self._bus, told)
+            await tell_sets(self._store, self._bus, told, rate=self._settings.members_rate)
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + self._settings.members_interval
             await self._store.write(security_readers.forget_dead, self._settings.agent_down_time)
 
 
-async def tell_sets(store: Store, bus: Bus, changes: Sequence[SetChange]) -> None:
-    """To each host, in one message, what it reads of these."""
+async def tell_sets(store: Store, bus: Bus, changes: Sequence[SetChange], *, rate: float = math.inf) -> None:
+    """To each host, in one message, what it reads of these; so many hosts a second, some at a time."""
     reading = await store.read(security_readers.readers, [change.set_id for change in changes])
     by_host: dict[str, list[SetChange]] = {}
     for change in changes:
         for host in reading.get(change.set_id, ()):
             by_host.setdefault(host, []).append(change)
-    for host, told in by_host.items():
+    for count, (host, told) in enumerate(by_host.items()):
+        if count and count % AT_ONCE == 0:
+            await asyncio.sleep(AT_ONCE / rate)
         await bus.publish(security_subject(host), SecurityChanged([], told))
 
 

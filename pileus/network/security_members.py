@@ -9,6 +9,7 @@ tellings (`network.members_rate`), so that a storm of n boots in a group that n 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from ipaddress import ip_network
 from typing import Any
 
 from sqlalchemy import BindParameter, Float, bindparam, delete, func, select, tuple_, update
@@ -92,8 +93,14 @@ _COME = {"sqlite": _back(sqlite.insert(set_members)), "postgresql": _back(postgr
 
 def of_port(port: Row) -> set[Member]:
     """What a port (with its `fixed_ips`) adds to its groups."""
-    addresses = {address["ip"] for address in port["fixed_ips"]} | {pair["ip"] for pair in port["pairs"]}
+    addresses = {address["ip"] for address in port["fixed_ips"]} | {_plain(pair["ip"]) for pair in port["pairs"]}
     return {(group_id, address) for group_id in port["security_groups"] for address in addresses or {NO_ADDRESS}}
+
+
+def _plain(text: str) -> str:
+    """An address or CIDR as there is only one way to write it: who leaves a set must be who came."""
+    network = ip_network(text, strict=False)
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
 
 
 def enter(tx: Tx, ports: Iterable[Row]) -> None:

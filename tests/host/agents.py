@@ -74,6 +74,10 @@ class Recorded(SimulatedSwitch):
         await super().address_set(set_id, addresses)
         self.note("set", (set_id, *sorted(addresses)))
 
+    async def change_set(self, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        await super().change_set(set_id, joined, left)
+        self.note("set", (set_id, *sorted(self.world.sets[set_id])))
+
     async def drop_sets(self, set_ids: Collection[str]) -> None:
         await super().drop_sets(set_ids)
         self.note("drop", sorted(set_ids))
@@ -168,7 +172,7 @@ class Rig:
 
     async def has(self, set_id: str, *addresses: str) -> None:
         """Wait until the switch has just these addresses in a set."""
-        await self.until(lambda: self.switch.world.sets.get(set_id) == frozenset(addresses))
+        await self.until(lambda: self.switch.world.sets.get(set_id) == set(addresses))
 
     async def until(self, condition: Any, limit: float = 5.0) -> None:
         async with asyncio.timeout(limit):

@@ -270,6 +270,50 @@ async def test_members_that_the_switch_may_have_are_told_again_though_they_are_a
     assert set(world.sets["web"]) == {"10.0.0.1"}
 
 
+async def test_a_change_of_a_large_set_costs_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    switch = Recorded(Simulated(), world)
+    members = {f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(5000)}
+    sets = SwitchSets(switch)
+    sets.follow(lambda _: members, lambda _: True)
+    await sets.tell("web", {"10.0.0.1"})  # whole, for it does not stand yet
+    assert world.sets["web"] == members
+
+    async def whole(set_id: str, addresses: Collection[str]) -> None:
+        raise AssertionError(f"told whole: {len(addresses)}")
+
+    asked: list[tuple[set[str], set[str]]] = []
+    change_set = switch.change_set
+
+    async def change(set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        asked.append((set(joined), set(left)))
+        await change_set(set_id, joined, left)
+
+    monkeypatch.setattr(switch, "address_set", whole)
+    monkeypatch.setattr(switch, "change_set", change)
+    members.discard("10.0.0.1")
+    members.add("192.0.2.1")
+    await sets.tell("web", {"10.0.0.1", "192.0.2.1", "10.0.0.2"})
+    await sets.tell("web", {"10.0.0.1", "192.0.2.1"})
+    assert asked == [({"192.0.2.1"}, {"10.0.0.1"})]
+    assert world.sets["web"] == members
+
+
+async def test_a_change_that_the_switch_did_not_take_makes_it_told_whole() -> None:
+    world = World()
+    switch = Recorded(Simulated(), world)
+    members = {"10.0.0.1"}
+    sets = SwitchSets(switch)
+    sets.follow(lambda _: members, lambda _: True)
+    await sets.tell("web")
+    world.sets.clear()  # what it had is gone, and nobody has said so
+    members.add("10.0.0.2")
+    with pytest.raises(SwitchError, match="does not stand"):
+        await sets.tell("web", {"10.0.0.2"})
+    await sets.tell("web", {"10.0.0.2"})
+    assert world.sets["web"] == {"10.0.0.1", "10.0.0.2"}
+
+
 async def test_what_is_gone_is_empty() -> None:
     async with rig(members_interval=0.02) as made:
         for _ in range(3):

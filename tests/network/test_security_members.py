@@ -92,7 +92,7 @@ def test_a_ports_addresses_are_its_groups_members(tx: Connection, config: Config
     assert sweep(tx) == [SetChange(mine, 1, 2, sorted([first, second]), [])]
     assert sweep(tx) == []
     port_id = servers.ports_of(tx, "s1")[0].port_id
-    port_changes.change(tx, config, ALICE, port_id, {"pairs": [{"ip": "10.0.0.200", "mac": None}, {"ip": "10.1.0.0/16", "mac": None}]})
+    port_changes.change(tx, config, ALICE, port_id, {"pairs": [{"ip": "10.0.0.200/32", "mac": None}, {"ip": "10.1.7.0/16", "mac": None}]})
     assert sweep(tx) == [SetChange(mine, 2, 3, ["10.0.0.200", "10.1.0.0/16"], [])]
     port_changes.change(tx, config, ALICE, port_id, {"pairs": []})
     servers.release(tx, config, "s2", [])

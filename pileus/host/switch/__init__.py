@@ -79,6 +79,10 @@ class Switch(Protocol):
         """The addresses and CIDRs of a set that rules name: flows of the set's own, whatever ports and rules there are. Only what
         has changed is sent. Raises SwitchError."""
 
+    async def change_set(self, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        """Some come into a set that `address_set` told of, and some leave it: the work is for these alone, however many there are.
+        Raises SwitchError, also where the set does not stand: it must be told whole."""
+
     async def drop_sets(self, set_ids: Collection[str]) -> None:
         """No rule of a port here names these any more."""
 

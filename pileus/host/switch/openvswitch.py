@@ -230,6 +230,9 @@ class OpenVSwitch:
     async def address_set(self, set_id: str, addresses: Collection[str]) -> None:
         await self._persist(lambda: self._pipeline.sets.tell(set_id, addresses))
 
+    async def change_set(self, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        await self._persist(lambda: self._pipeline.sets.change(set_id, joined, left))
+
     async def drop_sets(self, set_ids: Collection[str]) -> None:
         await self._persist(lambda: self._pipeline.sets.drop(set_ids))
 

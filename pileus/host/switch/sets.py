@@ -47,21 +47,44 @@ class AddressSets:
     async def tell(self, set_id: str, addresses: Collection[str]) -> None:
         """What is in a set: what has changed is sent, in bundles that leave room for others. Raises SwitchError."""
         own, wanted = cookie(SET_KIND, set_id), security.members_of(addresses)
+
+        async def whole() -> None:
+            if own not in self._marks:
+                await self._send(lambda: self.numbers([set_id])[1])
+            standing = await self._standing(own)
+            await self._change(own, wanted - standing, standing - wanted)
+
+        await self._alone(own, whole)
+
+    async def change(self, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        """Who comes into a set that stands, and who leaves it. Raises SwitchError, also where it does not stand."""
+        own = cookie(SET_KIND, set_id)
+
+        async def some() -> None:
+            if own not in self._marks:
+                raise SwitchError(f"the address set {set_id} does not stand on this switch")
+            standing, come = await self._standing(own), security.members_of(joined)
+            await self._change(own, come - standing, (security.members_of(left) - come) & standing)
+
+        await self._alone(own, some)
+
+    async def _alone(self, own: int, work: Callable[[], Awaitable[None]]) -> None:
+        """One after the other on a set; what stands after one that failed is not known."""
         async with self._locks.setdefault(own, asyncio.Lock()):
             try:
-                await self._tell(set_id, own, wanted)
+                await work()
             except BaseException:
-                self._members.pop(own, None)  # what stands is not known
+                self._members.pop(own, None)
                 raise
 
-    async def _tell(self, set_id: str, own: int, wanted: set[Member]) -> None:
-        if own not in self._marks:
-            await self._send(lambda: self.numbers([set_id])[1])
+    async def _standing(self, own: int) -> set[Member]:
         if own not in self._members:
             found = await self._ask(security.MEMBERS_TABLE, own, WHOLE_COOKIE)
             self._members[own] = security.read_members(found)
-        standing, number = self._members[own], self._marks[own].ofport
-        for changes, joined, left in security.change_set(own, number, wanted - standing, standing - wanted):
+        return self._members[own]
+
+    async def _change(self, own: int, come: set[Member], go: set[Member]) -> None:
+        for changes, joined, left in security.change_set(own, self._marks[own].ofport, come, go):
 
             def send(changes: list[Message] = changes, joined: list[Member] = joined, left: list[Member] = left) -> list[Message]:
                 members = self._members[own]

@@ -54,7 +54,7 @@ class World:
     """Wired port → flows of its own."""
     named: dict[str, frozenset[str]] = field(default_factory=dict)
     """Wired port → the sets that its rules name."""
-    sets: dict[str, frozenset[str]] = field(default_factory=dict)
+    sets: dict[str, set[str]] = field(default_factory=dict)
     """Set → its addresses. A set's flows are its own, whatever ports there are."""
 
     def changed(self, port_ids: Sequence[str]) -> None:
@@ -144,7 +144,7 @@ class SimulatedSwitch:
             raise SwitchError(f"port {port.port_id} is not plugged here")
         named = frozenset(security.sets_of(rules))
         for set_id in named:
-            self.world.sets.setdefault(set_id, frozenset())
+            self.world.sets.setdefault(set_id, set())
         self.world.ports[port.port_id] = replace(known, wired=port.generation)
         self.world.port_flows[port.port_id] = self._settings.flows_per_port + flows_of_rules(rules)
         self.world.named[port.port_id] = named
@@ -153,17 +153,24 @@ class SimulatedSwitch:
 
     async def address_set(self, set_id: str, addresses: Collection[str]) -> None:
         self._meet_fault("address_set")
-        before, after = self.world.sets.get(set_id, frozenset()), frozenset(addresses)
+        before, after = self.world.sets.get(set_id, set()), set(addresses)
         await self._take(self._settings.add_member * len(before ^ after))
         self.world.sets[set_id] = after
         self.world.set_changed(set_id, after - before, before - after)
 
+    async def change_set(self, set_id: str, joined: Collection[str], left: Collection[str]) -> None:
+        self._meet_fault("address_set")
+        await self._take(self._settings.add_member * (len(joined) + len(left)))
+        if set_id not in self.world.sets:
+            raise SwitchError(f"the address set {set_id} does not stand on this switch")
+        self.world.sets[set_id].difference_update(left)
+        self.world.sets[set_id].update(joined)
+        self.world.set_changed(set_id, joined, left)
+
     async def drop_sets(self, set_ids: Collection[str]) -> None:
         for set_id in set_ids:
-            gone = self.world.sets.get(set_id, frozenset())
-            await self._take(self._settings.add_member * len(gone))
-            self.world.sets.pop(set_id, None)
-            self.world.set_changed(set_id, (), gone)
+            await self._take(self._settings.add_member * len(self.world.sets.get(set_id, ())))
+            self.world.set_changed(set_id, (), self.world.sets.pop(set_id, set()))
 
     async def members(self, network_id: str, addresses: Collection[str]) -> None:
         self._meet_fault("members")

@@ -254,6 +254,29 @@ async def test_members_are_flows_of_their_set_whatever_ports_there_are(rig: Rig)
     assert nothing(await rig.leftovers())
 
 
+async def test_a_set_is_changed_by_those_who_come_and_go(rig: Rig) -> None:
+    """Those alone are named, whatever else is in it: also after a restart, when what stands must be read first."""
+    port, rules = wiring(1, network()), Filter(rules=(SecurityRule("ingress", 4, remote_set="web"),))
+    await plugged(rig, port)
+    with pytest.raises(SwitchError, match="does not stand"):
+        await rig.switch.change_set("web", ["192.0.2.1"], [])
+    await rig.switch.address_set("web", ["192.0.2.1", "192.0.2.2"])
+    await rig.switch.wire(port, rules)
+    before = await flow_count(rig)
+    for restarts in (False, True):
+        if restarts:
+            await rig.restart()
+        await rig.switch.change_set("web", ["192.0.2.3", "192.0.2.4"], ["192.0.2.1", "192.0.2.9"])
+        assert await flow_count(rig) == before + len(DIRECTIONS)
+        await rig.switch.change_set("web", ["192.0.2.1"], ["192.0.2.3", "192.0.2.4"])
+        assert await flow_count(rig) == before
+    await rig.switch.address_set("web", ["192.0.2.1", "192.0.2.2"])
+    assert await flow_count(rig) == before
+    await rig.switch.unplug([port.port_id])
+    await rig.switch.drop_sets(["web"])
+    assert nothing(await rig.leftovers())
+
+
 async def test_rules_can_be_told_again_and_be_others(rig: Rig) -> None:
     port, ssh = wiring(1, network()), SecurityRule("ingress", 4, protocol=6, port_min=22, port_max=22)
     await plugged(rig, port)
