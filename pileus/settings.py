@@ -196,7 +196,7 @@ class Compute(Section, frozen=True):
     ] = 10
     deletes_beside_creates: Annotated[
         float,
-        Meta(ge=0, description="Deletes that a worker process begins a second while servers are being made; 0: as many as it can."),
+        Meta(ge=0, description="Deletes that a worker process does a second while servers are being made; 0: as many as it can."),
     ] = 23.0
     queue_limit: Annotated[Seconds, Meta(description="How long a create may wait for its turn. 0: for ever.")] = 3600.0
     blocked_limit: Annotated[

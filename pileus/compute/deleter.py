@@ -13,13 +13,16 @@ from pileus.compute.lanes import Lane
 log = structlog.get_logger(__name__)
 
 AFTER_ERROR = 0.5
+BEHIND = 5
+"""So many turns that came late are made good; more of them at once would be what beside creates is not wanted."""
 BATCH = 64
 
 
 class Deleter:
-    """`begin` begins deletes that are due, at most so many, and says how many; those of them that are computed have places in the lane.
+    """`begin` gives deletes that are due their turn, at most so many, and says how many; those of them that are computed have places in
+    the lane.
 
-    While `creating`, `rate` deletes are begun a second (0: as many as there are places for), each after a `gap`.
+    While `creating`, so many turns are given a second (`rate`; 0: as many as there are places for), each after a `gap`.
     """
 
     def __init__(
@@ -73,5 +76,5 @@ class Deleter:
             if self._more and self._lane.free:
                 self._wanted.set()
             if begun and paced:
-                next_at = max(next_at + 1 / self._rate, loop.time())
+                next_at = max(next_at + 1 / self._rate, loop.time() - BEHIND / self._rate)
                 await asyncio.sleep(next_at - loop.time())

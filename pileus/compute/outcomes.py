@@ -139,7 +139,8 @@ def take(tx: Tx, message: Observed) -> Taken | None:
         return None  # it removed what an earlier life of the server had left there: asked again, it does what it was asked
     if verb.name == "delete":
         action["stamps"].setdefault("removed", time.time())
-        actions.change(tx, action, stamps=action["stamps"], due_at=time.time())
+        # Before deletes that are not begun: what is half done holds what others could have.
+        actions.change(tx, action, stamps=action["stamps"], due_at=action["started_at"])
         return Taken(action, server)
     after = succeed(verb, actions.state_of(server), message.power)
     now = time.time()

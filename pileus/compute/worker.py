@@ -67,7 +67,9 @@ DELETERS = 8
 CREATES_REMEMBERED = 1.0
 """Seconds from the last create for which deletes give way."""
 FIRST, LONGEST = 0.015, 0.03
-"""Seconds that a create which just began has for itself, and the most that a part of a delete waits for such a moment to pass."""
+"""Seconds that a create which just began has for itself, and the most that a turn of a delete waits for such a moment to pass."""
+TURNS = 2
+"""Of a delete: its host is told, and what the server held is given back."""
 
 
 class Worker:
@@ -90,7 +92,9 @@ class Worker:
         self._leased: dict[str, Taken] = {}
         self._lanes = {True: Lane(DELETERS), False: Lane(BUILDERS)}
         self._created_at = -CREATES_REMEMBERED
-        self._deleter = Deleter(self._begin_deletes, self._lanes[True], self._creating, self._gap, limits.deletes_beside_creates)
+        self._paced = limits.deletes_beside_creates > 0
+        rate = TURNS * limits.deletes_beside_creates
+        self._deleter = Deleter(self._begin_deletes, self._lanes[True], self._creating, self._gap, rate)
         self._admitter = Admitter(compute, scheduler, self.id, self._lease, self._lanes[False], self._let_in)
         self._computing = Computing(compute, scheduler, self._steps, self._admitter, self._figures, self._launch)
         self._leaks = Leaks(compute)
@@ -141,10 +145,9 @@ class Worker:
     async def observed(self, message: Observed) -> None:
         """A host reached a generation, or failed to; or tells of a guest unasked."""
         message = self._kept(message)
-        if message.power == "absent":
-            await self._gap()
+        later = message.power == "absent" and self._paced and self._creating()
         try:
-            wanted, leased = await self._compute.store.write(_take, message, self.id, self._lease)
+            wanted, leased = await self._compute.store.write(_take, message, self.id, 0.0 if later else self._lease)
         except Stale:
             return
         if leased is not None:
@@ -158,7 +161,7 @@ class Worker:
                 self._ended(action, message.host)
                 self._launch(str(action["id"]))
         elif VERBS[action["name"]].plan[-1] == "release":
-            self._launch(str(action["id"]), lane=self._lanes[True])
+            self._deleter.wake()
         else:
             self._figures.done(action)
             self._ended(action, message.host)
@@ -285,14 +288,14 @@ class Worker:
             place = self._lanes[taken[0]["name"] == "delete"].reserve()
             self._start(action_id, self._run(action_id, taken, place=place))
 
-    def _launch(self, action_id: str, lane: Lane | None = None) -> None:
-        """Run an action (`lane`: when there is a place in it); one that runs already runs once more afterwards, so that no hint is lost."""
+    def _launch(self, action_id: str) -> None:
+        """Run an action; one that runs already runs once more afterwards, so that no hint is lost."""
         if self._closing:
             return
         if action_id in self._running:
             self._again.add(action_id)
         else:
-            self._start(action_id, self._run(action_id, lane=lane))
+            self._start(action_id, self._run(action_id))
 
     def _start(self, action_id: str, work: Any) -> None:
         task = asyncio.create_task(work, name=f"action-{action_id}")
@@ -307,21 +310,13 @@ class Worker:
             self._again.discard(action_id)
             self._launch(action_id)
 
-    async def _run(self, action_id: str, taken: Taken | None = None, *, place: bool = False, lane: Lane | None = None) -> None:
+    async def _run(self, action_id: str, taken: Taken | None = None, *, place: bool = False) -> None:
         lost = False
         try:
             if taken is None:
-                if lane is not None:
-                    async with asyncio.timeout(LANE_WAIT):
-                        await lane.acquire()
-                    place = True
-                try:
-                    taken = await self._compute.store.write(leases.take, action_id, self.id, self._lease)
-                finally:
-                    if lane is not None and taken is None:
-                        lane.release()
+                taken = await self._compute.store.write(leases.take, action_id, self.id, self._lease)
             if taken is not None:
-                place, lost = False, await self._run_leased(taken, place)
+                lost = await self._run_leased(taken, place)
         except TimeoutError:
             log.warning("no turn for an action; the sweep tries it again", action=action_id)
         except Exception:
@@ -389,9 +384,10 @@ def _join(tx: Tx, worker: str, exclusive: bool) -> None:
 
 
 def _take(tx: Tx, message: Observed, worker: str, seconds: float) -> tuple[outcomes.Taken | None, Taken | None]:
-    """What an answer ends; and where something follows it that is computed (a deleted server's release), the lease for that."""
+    """What an answer ends; and where something follows it that is computed (a deleted server's release), the lease for that. 0 `seconds`:
+    none, it waits for its turn."""
     wanted = outcomes.take(tx, message)
-    if wanted is None or wanted.failure is not None or VERBS[wanted.action["name"]].plan[-1] != "release":
+    if not seconds or wanted is None or wanted.failure is not None or VERBS[wanted.action["name"]].plan[-1] != "release":
         return wanted, None
     return wanted, leases.take(tx, wanted.action["id"], worker, seconds)
 
