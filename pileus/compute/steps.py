@@ -46,14 +46,18 @@ class LeaseLost(Exception):
 
 
 class Steps:
-    """`alive`: whether others know that this worker lives, without which its leases are nobody's."""
+    """`alive`: whether others know that this worker lives, without which its leases are nobody's. `gap` lets a create that has just begun
+    go first."""
 
-    def __init__(self, compute: Compute, scheduler: Scheduler, alive: Callable[[], bool], figures: Figures) -> None:
+    def __init__(
+        self, compute: Compute, scheduler: Scheduler, alive: Callable[[], bool], figures: Figures, gap: Callable[[], Awaitable[None]]
+    ) -> None:
         self._compute = compute
         self._scheduler = scheduler
         self._limits = compute.settings.compute
         self._alive = alive
         self._figures = figures
+        self._gap = gap
 
     async def run(self, verb: Verb, action: Row, server: Row) -> Desired | None:
         """All of a plan up to the message for the host; None when there is nothing to tell a host.
@@ -93,8 +97,9 @@ class Steps:
 
     async def release(self, action: Row, server: Row) -> None:
         """Give back ports and claim, then the server is gone."""
-        await self._limited(server, "released", "", self._limits.network_limit, lambda: self.give_back(server))
+        await self._limited(server, "released", "", self._limits.network_limit, lambda: self.give_back(server, self._gap))
         action["stamps"]["released"] = time.time()
+        await self._gap()
         await self._compute.store.write(outcomes.deleted, action, server)
         self._figures.done(action)
 
@@ -133,10 +138,12 @@ class Steps:
             return "an administrator has said that the host is down"
         return f"the host has not been heard of for {time.time() - row['seen_at']:.0f} s"
 
-    async def give_back(self, server: Row) -> None:
+    async def give_back(self, server: Row, between: Callable[[], Awaitable[None]] | None = None) -> None:
         """Ports and claim of a server go back to their services; nothing to give: fine."""
         keep = [nic["port_id"] for nic in server["nics"] if nic["port_id"]]
         await self._compute.network.release(server["id"], keep=keep)
+        if between is not None:
+            await between()
         await self._compute.placement.release(server["id"])
 
     async def claim_again(self, server: Row, source: str) -> None:

@@ -80,7 +80,7 @@ class Worker:
         self._compute = compute
         self._scheduler = scheduler
         self._figures = Figures(bool(compute.settings.metrics.listen))
-        self._steps = Steps(compute, scheduler, self._alive, self._figures)
+        self._steps = Steps(compute, scheduler, self._alive, self._figures, self._gap)
         self._exclusive = exclusive
         limits = compute.settings.compute
         # Longer than its steps can take, all limits reached: a lease that ran out would let a delete overtake a claim.
